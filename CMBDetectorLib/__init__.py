@@ -1,0 +1,3 @@
+"""CMBDetector: finds cerebral microbleeds in susceptibility-weighted MRI. Research use only."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Scans with annotations on disk: BIDS, and converters from public releases."""

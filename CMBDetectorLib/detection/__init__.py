@@ -1,0 +1,1 @@
+"""The two trained stages applied to a scan."""

@@ -1,0 +1,1 @@
+"""Matching of candidates with annotations, FROC."""

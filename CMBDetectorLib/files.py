@@ -1,0 +1,189 @@
+"""Writing that is whole or not there: temporary file or folder, fsync, rename."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from CMBDetectorLib.errors import OutputError
+
+_TEMPORARY = ".partial-"
+
+
+def output_error(error: OSError, path: Path) -> OutputError:
+    """Return the sentence for an ``OSError`` met while writing ``path``."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutputError(f"The disk is full: {path} was not written.", "Free some space or choose another folder.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OutputError(f"{path} cannot be written: permission denied.", "Choose a folder that you may write to.")
+    reason = error.strerror or type(error).__name__
+    return OutputError(f"{path} cannot be written: {reason}.", "Choose another folder.")
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` (same suffixes); on success it is fsynced and renamed to ``path``.
+
+    On any exception the temporary file is removed and ``path`` keeps what it held.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
+        handle, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        # mkstemp makes the file private; results get the permissions of any other new file.
+        temporary.chmod(0o666 & ~_umask())
+        yield temporary
+        _fsync(temporary)
+        os.replace(temporary, path)
+        _fsync(path.parent)
+    except OSError as error:
+        raise output_error(error, path) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def output_folder(path: Path | str, mine: Iterable[str]) -> Iterator[Path]:
+    """Yield a temporary folder that becomes ``path`` when the block ends well, and vanishes when it does not.
+
+    An earlier result at ``path`` is replaced as a whole; a folder holding anything but names matching the glob
+    patterns ``mine`` is refused, so that nobody's files are lost.
+
+    Raises:
+        OutputError: the folder holds other files or cannot be written.
+    """
+    path = Path(os.path.abspath(path))
+    patterns = list(mine)
+    temporary: Path | None = None
+    try:
+        check_output_folder(path, patterns)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=path.parent))
+        temporary.chmod(0o777 & ~_umask())
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            _fsync(file)
+        _fsync(temporary)
+        check_output_folder(path, patterns)
+        _swap(temporary, path)
+    except OSError as error:
+        raise output_error(error, path) from error
+    finally:
+        if temporary is not None and temporary.exists():
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_output_folder(path: Path, mine: Iterable[str]) -> None:
+    """Refuse ``path`` unless it is absent, empty, or holds only names matching the glob patterns ``mine``.
+
+    Raises:
+        OutputError: there is something else in it, or it is a file.
+    """
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise OutputError(f"{path} is a file, not a folder.", "Choose another output folder.")
+    patterns = list(mine)
+    others = [p.name for p in path.iterdir() if not any(p.match(pattern) for pattern in patterns)]
+    if others:
+        raise OutputError(
+            f"The folder {path} holds other files ({', '.join(sorted(others)[:3])}).",
+            "Choose an empty or new folder, so that nothing is overwritten.",
+        )
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write ``text`` to ``path`` as UTF-8 with ``\\n`` line ends, whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(text.encode("utf-8"))
+
+
+def write_json(path: Path | str, data: Any) -> None:
+    """Write ``data`` as indented JSON; NaN and infinity are refused with ``ValueError``."""
+    write_text(path, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_table(path: Path | str, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write ``rows`` as CSV, or as TSV where ``path`` ends in ``.tsv``; ``None`` becomes ``n/a`` in a TSV (BIDS)."""
+    path = Path(path)
+    tabs = path.suffix == ".tsv"
+    buffer = io.StringIO()
+    columns = list(columns)
+    writer = csv.writer(buffer, delimiter="\t" if tabs else ",", lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow([_cell(row.get(column), "n/a" if tabs else "") for column in columns])
+    write_text(path, buffer.getvalue())
+
+
+def sha256(path: Path | str) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _cell(value: Any, missing: str) -> str:
+    if value is None:
+        return missing
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    # A spreadsheet would run a cell that starts like a formula; numbers may of course be negative.
+    if text[:1] in "=+-@\t\r" and not isinstance(value, int | float):
+        text = "'" + text
+    return text
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Put the folder ``new`` in the place of ``path``, removing what was there."""
+    if not path.exists():
+        os.rename(new, path)
+    else:
+        old = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=path.parent))
+        os.rename(path, old / path.name)
+        try:
+            os.rename(new, path)
+        except OSError:
+            os.rename(old / path.name, path)
+            raise
+        finally:
+            if path.exists():
+                shutil.rmtree(old, ignore_errors=True)
+    _fsync(path.parent)
+
+
+def _fsync(path: Path) -> None:
+    windows = os.name == "nt"
+    if windows and path.is_dir():
+        return
+    # Windows flushes only what was opened for writing.
+    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""Architectures of the two stages, in backend-neutral Keras 3."""

@@ -1,0 +1,1 @@
+"""What people read: CSV, Slicer markups, HTML, plots."""

@@ -1,0 +1,1 @@
+"""Simulated SWI and T2*-GRE heads with microbleeds and their mimics."""

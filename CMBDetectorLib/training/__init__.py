@@ -1,0 +1,1 @@
+"""Patches, augmentation, mimics, fitting and leave-N-out cross-validation."""

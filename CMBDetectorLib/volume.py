@@ -1,0 +1,420 @@
+"""An image with its geometry, and its reading and writing: the only room that knows LPS, RAS and IJK.
+
+Everywhere else an array has the axes ``(i, j, k)`` of its :class:`Volume`, and a position is RAS millimetres of the
+scan as stored or a (fractional) ``ijk`` voxel index of a named volume. SimpleITK's arrays are ``(k, j, i)`` and its
+positions LPS; both are turned here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+
+from CMBDetectorLib.errors import BadInputError
+from CMBDetectorLib.files import atomic_path
+
+# Some writers round the direction cosines of oblique scans; ITK would refuse them.
+os.environ.setdefault("ITK_NIFTI_SFORM_PERMISSIVE", "1")
+
+_LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_FILE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+_FEWEST_VOXELS = 4
+_SHORTEST_EXTENT_MM = 8.0
+_LONGEST_EXTENT_MM = 600.0
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A 3D image: ``array`` with axes (i, j, k) and the affine ``ijk_to_ras`` (4x4, mm, voxel centres at integers).
+
+    ``source`` describes where it came from (file name, kind); it holds no patient data.
+    """
+
+    array: np.ndarray
+    ijk_to_ras: np.ndarray
+    source: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along i, j, k."""
+        return tuple(int(n) for n in self.array.shape)  # type: ignore[return-value]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size along i, j, k in mm."""
+        return tuple(float(s) for s in np.linalg.norm(self.ijk_to_ras[:3, :3], axis=0))  # type: ignore[return-value]
+
+    @property
+    def orientation(self) -> str:
+        """The anatomical directions nearest to i, j, k, for instance ``"LPS"``."""
+        axes, signs = _nearest_axes(self.ijk_to_ras)
+        return "".join(("RAS" if sign > 0 else "LPI")[axis] for axis, sign in zip(axes, signs, strict=True))
+
+    def to_ras(self, ijk: np.ndarray) -> np.ndarray:
+        """Turn voxel indices (..., 3) of this volume into RAS mm (..., 3)."""
+        ijk = np.asarray(ijk, dtype=float)
+        return ijk @ self.ijk_to_ras[:3, :3].T + self.ijk_to_ras[:3, 3]
+
+    def to_ijk(self, ras_mm: np.ndarray) -> np.ndarray:
+        """Turn RAS mm (..., 3) into fractional voxel indices (..., 3) of this volume."""
+        ras_mm = np.asarray(ras_mm, dtype=float)
+        return (ras_mm - self.ijk_to_ras[:3, 3]) @ np.linalg.inv(self.ijk_to_ras[:3, :3]).T
+
+    def with_array(self, array: np.ndarray) -> Volume:
+        """Return another image on the same grid; ``array`` must have this volume's shape."""
+        if array.shape != self.array.shape:
+            raise ValueError(f"array of shape {array.shape} on a grid of shape {self.array.shape}")
+        return Volume(array, self.ijk_to_ras, self.source)
+
+    def same_grid(self, other: Volume, tolerance_mm: float = 0.01) -> bool:
+        """Tell whether both have the same shape and their corners lie within ``tolerance_mm`` of each other."""
+        if self.shape != other.shape:
+            return False
+        corners = np.stack(np.meshgrid(*[(0, n - 1) for n in self.shape], indexing="ij"), -1).reshape(-1, 3)
+        return float(np.abs(self.to_ras(corners) - other.to_ras(corners)).max()) <= tolerance_mm
+
+    def cropped(self, lower: Sequence[int], upper: Sequence[int]) -> Volume:
+        """Return the voxels from index ``lower`` up to, not including, ``upper`` (clipped to the grid)."""
+        lower = np.clip(lower, 0, self.shape)
+        upper = np.clip(upper, lower, self.shape)
+        box = tuple(slice(int(a), int(b)) for a, b in zip(lower, upper, strict=True))
+        affine = self.ijk_to_ras.copy()
+        affine[:3, 3] = self.to_ras(lower)
+        return Volume(self.array[box], affine, self.source)
+
+    def canonical(self) -> Volume:
+        """Return the same image with axes permuted and flipped so that i, j, k run nearest to R, A, S."""
+        axes, signs = _nearest_axes(self.ijk_to_ras)
+        order = [axes.index(target) for target in range(3)]
+        array = self.array.transpose(order)
+        affine = self.ijk_to_ras[:, [*order, 3]].copy()
+        for axis, source in enumerate(order):
+            if signs[source] < 0:
+                array = np.flip(array, axis)
+                affine[:3, 3] += affine[:3, axis] * (array.shape[axis] - 1)
+                affine[:3, axis] *= -1
+        return Volume(array, affine, self.source)
+
+    def resampled(self, spacing_mm: Sequence[float], nearest: bool = False) -> Volume:
+        """Return the image on a grid of ``spacing_mm`` (i, j, k) covering the same field of view, same directions.
+
+        Linear interpolation (``nearest`` for masks); where an axis becomes more than 1.5 times coarser the image is
+        first smoothed along it, so that small lesions do not fall between the samples.
+        """
+        old, new = np.array(self.spacing), np.array(spacing_mm, dtype=float)
+        shape = np.maximum(1, np.round(np.array(self.shape) * old / new)).astype(int)
+        directions = self.ijk_to_ras[:3, :3] / old
+        affine = np.eye(4)
+        affine[:3, :3] = directions * new
+        # The outer faces of the first voxels coincide, not their centres.
+        affine[:3, 3] = self.ijk_to_ras[:3, 3] + directions @ ((new - old) / 2)
+        image = to_sitk(self)
+        if not nearest:
+            for axis, ratio in enumerate(new / old):
+                if ratio > 1.5:
+                    smooth = sitk.RecursiveGaussianImageFilter()
+                    smooth.SetDirection(axis)
+                    smooth.SetSigma(float(0.4 * new[axis]))
+                    image = smooth.Execute(image)
+        return resample_onto(Volume(np.broadcast_to(np.float32(0), tuple(shape)), affine, self.source), image, nearest)
+
+
+def resample_onto(grid: Volume, image: Volume | sitk.Image, nearest: bool = False) -> Volume:
+    """Return ``image`` interpolated at the voxels of ``grid``; beyond its field of view the nearest voxel counts."""
+    image = to_sitk(image) if isinstance(image, Volume) else image
+    resample = sitk.ResampleImageFilter()
+    resample.SetSize([int(n) for n in grid.shape])
+    _set_geometry(resample.SetOutputOrigin, resample.SetOutputSpacing, resample.SetOutputDirection, grid)
+    resample.SetInterpolator(sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear)
+    resample.UseNearestNeighborExtrapolatorOn()
+    return from_sitk(resample.Execute(image), grid.source)
+
+
+def to_sitk(volume: Volume) -> sitk.Image:
+    """Return ``volume`` as a SimpleITK image (a copy)."""
+    array = volume.array.astype(np.uint8) if volume.array.dtype == bool else volume.array
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose(2, 1, 0)))
+    _set_geometry(image.SetOrigin, image.SetSpacing, image.SetDirection, volume)
+    return image
+
+
+def from_sitk(image: sitk.Image, source: dict[str, Any] | None = None) -> Volume:
+    """Return a 3D SimpleITK image as a :class:`Volume` (a copy)."""
+    lps = np.eye(4)
+    lps[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
+    lps[:3, 3] = image.GetOrigin()
+    return Volume(sitk.GetArrayFromImage(image).transpose(2, 1, 0), _LPS_RAS @ lps, source or {})
+
+
+def ras_to_lps(positions_mm: np.ndarray) -> np.ndarray:
+    """Turn RAS positions (..., 3) in mm into LPS, or LPS into RAS."""
+    return np.asarray(positions_mm, dtype=float) * np.array([-1.0, -1.0, 1.0])
+
+
+def read_volume(path: Path | str) -> Volume:
+    """Read a 3D scan from a NIfTI, NRRD or MetaImage file or from the folder of one DICOM series.
+
+    Returns a volume of dtype float32 with the geometry as stored.
+
+    Raises:
+        BadInputError: there is no such file, it cannot be read, it is not one 3D image of finite numbers, it is
+            empty (all voxels alike), or its geometry makes no sense for a head.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise BadInputError(f"There is no file or folder {path}.", "Check the path.")
+    volume = _read_dicom(path) if path.is_dir() else _read_file(path)
+    _check_geometry(volume, path.name)
+    array = np.asarray(volume.array, dtype=np.float32)
+    bad = array.size - int(np.count_nonzero(np.isfinite(array)))
+    if bad:
+        raise BadInputError(
+            f"{path.name} holds {bad} voxels that are not finite numbers (NaN or infinite).",
+            "Export the scan again, or replace these voxels by 0.",
+        )
+    if array.min() == array.max():
+        raise BadInputError(f"{path.name} is empty: all its voxels have the same value.", "Choose another scan.")
+    return Volume(array, volume.ijk_to_ras, volume.source)
+
+
+def read_mask(path: Path | str, grid: Volume) -> Volume:
+    """Read a mask file lying on the grid of ``grid``; returns a bool volume, True where the file is above 0.
+
+    Raises:
+        BadInputError: it cannot be read, lies on another grid (it is not resampled) or is empty.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadInputError(f"There is no mask file {path}.", "Check the path.")
+    mask = _read_file(path)
+    if not mask.same_grid(grid):
+        raise BadInputError(
+            f"The mask {path.name} lies on another grid than the scan "
+            f"({_size(mask)} against {_size(grid)}, or another position).",
+            "Make the mask on the scan itself; masks are not resampled.",
+        )
+    inside = mask.array > 0
+    if not inside.any():
+        raise BadInputError(f"The mask {path.name} is empty.", "Choose a mask that covers the brain.")
+    return grid.with_array(inside)
+
+
+def write_volume(path: Path | str, volume: Volume) -> None:
+    """Write ``volume`` to ``path`` (NIfTI or NRRD by its ending), whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        try:
+            sitk.WriteImage(to_sitk(volume), str(temporary), useCompression=str(path).endswith((".gz", ".nrrd")))
+        except RuntimeError as error:
+            raise OSError(None, _reason(error)) from error
+
+
+def _read_file(path: Path) -> Volume:
+    name = path.name
+    if not name.lower().endswith(_FILE_ENDINGS):
+        hint = "Give the folder of the series." if name.lower().endswith((".dcm", ".ima")) else ""
+        raise BadInputError(
+            f"{name} is not a NIfTI (.nii, .nii.gz) or NRRD (.nrrd) file.",
+            hint or "Convert the scan, or give a folder.",
+        )
+    if name.lower().endswith(".gz"):
+        _check_gzip(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        size = list(reader.GetSize())
+        _check_dimension(name, size, reader.GetNumberOfComponents())
+        _check_length(path, reader, size)
+        if len(size) > 3:
+            reader.SetExtractSize(size[:3] + [0] * (len(size) - 3))
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise BadInputError(
+            f"{name} cannot be read: {_reason(error)}.",
+            "The file is damaged or misnamed; export it again.",
+        ) from error
+    return from_sitk(image, {"kind": "file", "name": name})
+
+
+def _read_dicom(folder: Path) -> Volume:
+    reader = sitk.ImageSeriesReader()
+    names = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if not names:
+        raise BadInputError(
+            f"The folder {folder.name} holds no DICOM images.",
+            "Give the folder of one series, or a NIfTI or NRRD file.",
+        )
+    series = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in names}
+    if len(series) > 1:
+        labels = ", ".join(_series_label(files) for files in series.values())
+        raise BadInputError(
+            f"The folder {folder.name} holds {len(series)} series ({labels}).",
+            "Give a folder with the SWI magnitude or T2* series alone.",
+        )
+    uid, files = next(iter(series.items()))
+    if len(files) == 1 and _frames(files[0]) == 1:
+        raise BadInputError(f"The DICOM series in {folder.name} has a single slice.", "Choose the whole 3D series.")
+    positions = _slice_positions(files)
+    reader.SetFileNames([file for _, file in positions] if positions else files)
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise BadInputError(
+            f"The DICOM series in {folder.name} cannot be read: {_reason(error)}.", "Export the series again."
+        ) from error
+    if image.GetNumberOfComponentsPerPixel() != 1 or image.GetDimension() != 3:
+        raise BadInputError(f"The DICOM series in {folder.name} is no 3D grey-scale image.", "Choose the SWI series.")
+    # Names and numbers of the patient stay behind; a hash tells two series apart.
+    return from_sitk(image, {"kind": "dicom", "name": f"series-{hashlib.sha256(uid.encode()).hexdigest()[:12]}"})
+
+
+def _slice_positions(files: Sequence[str]) -> list[tuple[float, str]]:
+    """Return (position along the normal in mm, file), sorted; refuses doubled and missing slices."""
+    if len(files) == 1:
+        return []
+    found = []
+    for file in files:
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(file)
+        try:
+            reader.ReadImageInformation()
+            origin = [float(v) for v in reader.GetMetaData("0020|0032").split("\\")]
+            rows = [float(v) for v in reader.GetMetaData("0020|0037").split("\\")]
+        except (RuntimeError, ValueError) as error:
+            raise BadInputError(
+                "A DICOM file of the series has no slice position.", "Export the series again, or convert it to NIfTI."
+            ) from error
+        found.append((float(np.dot(np.cross(rows[:3], rows[3:]), origin)), file))
+    found.sort()
+    gaps = np.diff([position for position, _ in found])
+    if gaps.min() < 1e-3:
+        raise BadInputError(
+            "The DICOM series has several images at one position (echoes, phases or magnitude and phase together).",
+            "Export one echo of the magnitude or SWI image as a series of its own.",
+        )
+    if gaps.max() > 1.5 * float(np.median(gaps)):
+        raise BadInputError("The DICOM series lacks slices: they are not evenly spaced.", "Export the series again.")
+    return found
+
+
+def _series_label(files: Sequence[str]) -> str:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(files[0])
+    try:
+        reader.ReadImageInformation()
+        label = reader.GetMetaData("0008|103e").strip()
+    except RuntimeError:
+        label = ""
+    return f"{label or 'unnamed'}: {len(files)} images"
+
+
+def _frames(file: str) -> int:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(file)
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return 1
+    return int(reader.GetSize()[2]) if reader.GetDimension() > 2 else 1
+
+
+def _check_gzip(path: Path) -> None:
+    """Refuse a file that is no gzip or ends too early: ITK would fill what is missing without a word."""
+    try:
+        with gzip.open(path, "rb") as stream:
+            while stream.read(1 << 22):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise BadInputError(
+            f"{path.name} is damaged: it is not a complete gzip file.", "Copy or export the file again."
+        ) from error
+
+
+def _check_length(path: Path, reader: sitk.ImageFileReader, size: Sequence[int]) -> None:
+    """Refuse an uncompressed single-file image that is shorter than its header says."""
+    if not path.name.lower().endswith(".nii"):
+        return
+    bytes_per_voxel = {"8-bit": 1, "16-bit": 2, "32-bit": 4, "64-bit": 8}
+    kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    width = next((n for key, n in bytes_per_voxel.items() if kind.startswith(key)), 1)
+    # A scaled integer image is announced as float, though stored narrower: only what is surely too short is refused.
+    if reader.HasMetaDataKey("bitpix"):
+        width = int(reader.GetMetaData("bitpix")) // 8
+    if path.stat().st_size < int(np.prod([int(n) for n in size])) * width:
+        raise BadInputError(
+            f"{path.name} is damaged: it is shorter than its header says.", "Copy or export the file again."
+        )
+
+
+def _check_dimension(name: str, size: Sequence[int], components: int) -> None:
+    if components != 1:
+        raise BadInputError(f"{name} is a colour or vector image.", "Choose the grey-scale SWI magnitude image.")
+    if len(size) < 3:
+        raise BadInputError(f"{name} is a 2D image; a 3D scan is needed.", "Choose the whole scan.")
+    if any(n > 1 for n in size[3:]):
+        raise BadInputError(
+            f"{name} is 4-D: it holds {int(np.prod(size[3:]))} volumes.",
+            "Choose one volume (one echo, magnitude or SWI) and save it as a file of its own.",
+        )
+
+
+def _check_geometry(volume: Volume, name: str) -> None:
+    spacing, shape = np.array(volume.spacing), np.array(volume.shape)
+    if not np.isfinite(volume.ijk_to_ras).all() or (spacing < 0.01).any():
+        raise BadInputError(f"{name} has no valid voxel size.", "Export the scan again; its header is damaged.")
+    if abs(np.linalg.det(volume.ijk_to_ras[:3, :3] / spacing)) < 0.5:
+        raise BadInputError(f"{name} has axes that are not at right angles.", "Export the scan again without shear.")
+    extent = spacing * shape
+    if (shape < _FEWEST_VOXELS).any() or (extent < _SHORTEST_EXTENT_MM).any():
+        raise BadInputError(f"{name} is too thin ({_size(volume)}) to search for microbleeds.", "Choose the 3D scan.")
+    if (extent > _LONGEST_EXTENT_MM).any():
+        raise BadInputError(
+            f"{name} measures {' x '.join(f'{e:.0f}' for e in extent)} mm, more than any head.",
+            "Check the voxel size in its header, or crop the scan to the head.",
+        )
+
+
+def _size(volume: Volume) -> str:
+    voxels = " x ".join(str(n) for n in volume.shape)
+    return f"{voxels} voxels of {' x '.join(f'{s:.3g}' for s in volume.spacing)} mm"
+
+
+def _nearest_axes(affine: np.ndarray) -> tuple[list[int], list[int]]:
+    """Return for i, j, k the nearest RAS axis (each used once) and the sign along it."""
+    cosines = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    axes, signs = [-1, -1, -1], [1, 1, 1]
+    left = np.abs(cosines)
+    for _ in range(3):
+        ras, ijk = np.unravel_index(int(np.argmax(left)), (3, 3))
+        axes[ijk], signs[ijk] = int(ras), 1 if cosines[ras, ijk] >= 0 else -1
+        left[ras, :] = -1
+        left[:, ijk] = -1
+    return axes, signs
+
+
+def _set_geometry(set_origin: Any, set_spacing: Any, set_direction: Any, volume: Volume) -> None:
+    lps = _LPS_RAS @ volume.ijk_to_ras
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    set_origin([float(v) for v in lps[:3, 3]])
+    set_spacing([float(v) for v in spacing])
+    set_direction([float(v) for v in (lps[:3, :3] / spacing).ravel()])
+
+
+def _reason(error: RuntimeError) -> str:
+    """Return the last meaningful words of an ITK exception."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[-1] if lines else "unknown reason"
+    return text.split("):", 1)[-1].strip().rstrip(".")[:160] or "unknown reason"
