@@ -1,0 +1,71 @@
+"""Loading and running Keras models, and the errors of the back end in the project's own words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from CMBDetectorLib.errors import MissingPackageError, ModelError, OutOfMemoryError
+
+
+def prepare() -> None:
+    """Import Keras quietly; call before the first use of a network.
+
+    Raises:
+        MissingPackageError: Keras or its back end is not installed.
+    """
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        import keras  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(
+            f"The package {error.name or 'tensorflow'} is not installed.", "Run: pip install cmbdetector"
+        ) from error
+
+
+def set_seed(seed: int) -> None:
+    """Make what follows repeatable: seeds of Python, numpy and the back end, and deterministic operations."""
+    prepare()
+    import keras
+
+    keras.utils.set_random_seed(seed % 2**32)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow
+
+        tensorflow.config.experimental.enable_op_determinism()
+
+
+def load(path: Path) -> Any:
+    """Return the Keras model saved at ``path``, for inference; code inside the file is never run (safe mode).
+
+    Raises:
+        ModelError: the file is missing, damaged or no Keras model.
+    """
+    prepare()
+    import keras
+
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        raise ModelError(f"The network {path.name} cannot be loaded.", "Install the model again.") from error
+
+
+@contextmanager
+def memory_guard() -> Iterator[None]:
+    """Turn the back end's ways of saying "no memory" into an :class:`OutOfMemoryError`."""
+    try:
+        yield
+    except MemoryError as error:
+        raise _no_memory() from error
+    except Exception as error:
+        if type(error).__name__ == "ResourceExhaustedError":
+            raise _no_memory() from error
+        raise
+
+
+def _no_memory() -> OutOfMemoryError:
+    return OutOfMemoryError("There is not enough memory for this scan.", "Close other programs, or crop the scan.")

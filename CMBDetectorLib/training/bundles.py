@@ -1,0 +1,162 @@
+"""The whole recipe on a set of cases: two U-Nets, their mimics, two CNNs; and the bundle made of them."""
+
+from __future__ import annotations
+
+import datetime
+import tempfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import CMBDetectorLib
+from CMBDetectorLib.detection.detector import Detector
+from CMBDetectorLib.models.bundle import Bundle, write_bundle
+from CMBDetectorLib.networks.cnn import build_cnn
+from CMBDetectorLib.networks.unet import WINDOW, build_unet
+from CMBDetectorLib.progress import Part, Progress
+from CMBDetectorLib.training.cases import PreparedCase
+from CMBDetectorLib.training.fitting import fit
+from CMBDetectorLib.training.mimics import mine_mimics
+from CMBDetectorLib.training.patches import Stage1Sampler, Stage2Sampler
+from CMBDetectorLib.training.settings import TrainingSettings
+
+STAGES = [("U-Nets", 60.0), ("mimics", 25.0), ("CNNs", 15.0)]
+"""The stages of :func:`train_networks` and their usual shares of the time."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Fitted networks by batch size, and how many mimics stage 2 learnt from."""
+
+    unets: dict[int, Any]
+    cnns: dict[int, Any]
+    mimics: int
+    settings: TrainingSettings
+
+    @property
+    def detector(self) -> Detector:
+        """The networks as a detector."""
+        return Detector(list(self.unets.values()), list(self.cnns.values()), self.settings.unet_architecture)
+
+
+def train_networks(
+    cases: Sequence[PreparedCase], settings: TrainingSettings, work: Path, progress: Progress
+) -> Trained:
+    """Train both stages on ``cases``; checkpoints and mimics are kept in the folder ``work``.
+
+    What ``work`` already holds of the same recipe is not done again.
+
+    Raises:
+        BadInputError: ``work`` holds a run with other settings.
+    """
+    progress.plan(STAGES)
+    unet, cnn = settings.unet, settings.cnn
+    sampler = Stage1Sampler(cases, settings.spacing_mm, unet.shift, settings.target_sigma_mm)
+    unets = {}
+    for number, batch in enumerate(unet.batch_sizes):
+        name = f"unet-{batch}"
+        unets[batch] = fit(
+            lambda name=name: build_unet(settings.unet_architecture, name=name),
+            sampler,
+            unet,
+            batch,
+            network_seed(settings.seed, name),
+            work / f"{name}.npz",
+            Part(progress, "U-Nets", number, len(unet.batch_sizes)),
+            name,
+        )
+    stage1 = Detector(list(unets.values()), [], settings.unet_architecture)
+    mimics = []
+    for number, case in enumerate(cases):
+        path = work / "mimics" / f"{case.id}_desc-mimic_points.tsv"
+        part = Part(progress, "mimics", number, len(cases))
+        mimics.append(mine_mimics(stage1, case, settings.mimic_threshold, path, part))
+        progress.report("mimics", number + 1, len(cases))
+    progress.log(f"{sum(map(len, mimics))} mimics in {len(cases)} scans")
+    sampler2 = Stage2Sampler(cases, mimics, settings.spacing_mm, cnn.shift)
+    cnns = {}
+    for number, batch in enumerate(cnn.batch_sizes):
+        name = f"cnn-{batch}"
+        cnns[batch] = fit(
+            lambda name=name: build_cnn(settings.cnn_architecture, name=name),
+            sampler2,
+            cnn,
+            batch,
+            network_seed(settings.seed, name),
+            work / f"{name}.npz",
+            Part(progress, "CNNs", number, len(cnn.batch_sizes)),
+            name,
+        )
+    return Trained(unets, cnns, sum(map(len, mimics)), settings)
+
+
+def save_bundle(
+    trained: Trained,
+    folder: Path,
+    name: str,
+    cases: Sequence[PreparedCase],
+    training_data: str,
+    description: str,
+) -> Bundle:
+    """Write the networks as a bundle; ``training_data`` is the sentence that every report will carry.
+
+    Raises:
+        OutputError: the folder cannot be written or holds something else.
+    """
+    settings = trained.settings
+    card: dict[str, Any] = {
+        "name": name,
+        "version": "1",
+        "parent": None,
+        "created": datetime.date.today().isoformat(),
+        "program": f"cmbdetector {CMBDetectorLib.__version__}",
+        "description": description,
+        "training_data": training_data,
+        "licence": "Apache-2.0",
+        "spacing_mm": list(settings.spacing_mm),
+        "window": list(WINDOW),
+        "thresholds": {
+            "stage1": settings.stage1_threshold,
+            "mimics": settings.mimic_threshold,
+            "shown": settings.shown_threshold,
+        },
+        "training": {
+            "scans": len(cases),
+            "microbleeds": int(sum(len(case.microbleeds_ras) for case in cases)),
+            "mimics": trained.mimics,
+            "settings": settings.to_json(),
+        },
+        "metrics": {},
+        "networks": {"unets": [], "cnns": []},
+    }
+    with tempfile.TemporaryDirectory(prefix="cmbdetector-") as temporary:
+        files = {}
+        groups = (
+            ("unets", trained.unets, settings.unet_architecture),
+            ("cnns", trained.cnns, settings.cnn_architecture),
+        )
+        for kind, networks, architecture in groups:
+            for batch, model in networks.items():
+                file = f"{kind[:-1]}-{batch}.keras"
+                # Compiled models would carry their optimizer, three times the weights, and this project's loss.
+                _uncompiled(model, kind, architecture).save(Path(temporary) / file)
+                files[file] = Path(temporary) / file
+                entry = {"file": file, "batch_size": batch, "architecture": architecture}
+                card["networks"][kind].append(entry)
+        return write_bundle(folder, card, files)
+
+
+def network_seed(seed: int, name: str) -> int:
+    """Return a seed for one network that depends on the run's seed and the network's name."""
+    return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0])
+
+
+def _uncompiled(model: Any, kind: str, architecture: dict[str, Any]) -> Any:
+    build = build_unet if kind == "unets" else build_cnn
+    copy = build(architecture, name=model.name)
+    copy.set_weights(model.get_weights())
+    return copy

@@ -1,0 +1,93 @@
+"""Leave-N-out cross-validation: each scan is judged by networks that never saw it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import CMBDetectorLib
+from CMBDetectorLib.candidate import Detection, read_detection, write_detection
+from CMBDetectorLib.errors import BadInputError
+from CMBDetectorLib.progress import Part, Progress
+from CMBDetectorLib.training.bundles import train_networks
+from CMBDetectorLib.training.cases import PreparedCase
+from CMBDetectorLib.training.settings import TrainingSettings
+
+
+def make_folds(count: int, leave_out: int, seed: int) -> list[list[int]]:
+    """Return the indices (0..count-1) left out in each fold: ``leave_out`` of them, fewer in the last one.
+
+    Raises:
+        BadInputError: nothing would be left to train on.
+    """
+    if leave_out < 1 or count - leave_out < 1:
+        raise BadInputError(
+            f"Leaving out {leave_out} of {count} scans leaves nothing to train on or to test.",
+            "Choose --leave-out between 1 and the number of scans less 1.",
+        )
+    order = np.random.default_rng(seed).permutation(count)
+    return [sorted(int(i) for i in order[first : first + leave_out]) for first in range(0, count, leave_out)]
+
+
+def crossvalidate(
+    cases: Sequence[PreparedCase], settings: TrainingSettings, leave_out: int, work: Path, progress: Progress
+) -> dict[str, Detection]:
+    """Return the detections (case id -> candidates) of each case by networks trained without it.
+
+    ``work`` keeps a folder for each fold and ``predictions/<case id>/candidates.json``; what is there already is not
+    done again.
+
+    Raises:
+        BadInputError: too few cases, training scans of a fold without a microbleed, or a work folder of another run.
+    """
+    folds = make_folds(len(cases), leave_out, settings.seed)
+    detections: dict[str, Detection] = {}
+    for number, left_out in enumerate(folds):
+        part = Part(progress, "folds", number, len(folds))
+        held = [cases[index] for index in left_out]
+        paths = [_prediction(work, case) for case in held]
+        if not all(path.is_file() for path in paths):
+            progress.log(f"fold {number + 1} of {len(folds)}: leaving out {', '.join(case.id for case in held)}")
+            training = [case for index, case in enumerate(cases) if index not in left_out]
+            if not any(len(case.microbleeds_ras) for case in training):
+                raise BadInputError(
+                    f"Without {', '.join(case.id for case in held)} no microbleed is left to learn from.",
+                    "Leave out fewer scans, or annotate more.",
+                )
+            _run_fold(training, held, settings, work / f"fold-{number + 1:02d}", paths, part)
+        detections.update({case.id: read_detection(path) for case, path in zip(held, paths, strict=True)})
+        progress.report("folds", number + 1, len(folds))
+    return detections
+
+
+def _run_fold(
+    training: Sequence[PreparedCase],
+    held: Sequence[PreparedCase],
+    settings: TrainingSettings,
+    folder: Path,
+    paths: Sequence[Path],
+    progress: Progress,
+) -> None:
+    trained = train_networks(training, settings, folder, progress)
+    detector = trained.detector
+    for case, path in zip(held, paths, strict=True):
+        image = case.volume
+        # From the mining threshold on, so that the curve reaches beyond the operating point.
+        found = detector.detect(image, case.mask_volume, settings.mimic_threshold)
+        model: dict[str, Any] = {
+            "name": folder.name,
+            "version": CMBDetectorLib.__version__,
+            "checksum": "",
+            "licence": "",
+            "training_data": f"Trained on {len(training)} scans of this dataset without {case.id}.",
+        }
+        scan = {"id": case.id, **case.source}
+        shown = {"threshold": settings.shown_threshold, "stage1_threshold": settings.mimic_threshold}
+        write_detection(path, Detection(scan, model, {**shown, "inference": "dense"}, found.candidates))
+
+
+def _prediction(work: Path, case: PreparedCase) -> Path:
+    return work / "predictions" / case.id / "candidates.json"

@@ -1,0 +1,38 @@
+"""Mimics: what stage 1 takes for a microbleed and is none, one file per scan, the negatives of stage 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from CMBDetectorLib.datasets.bids import Point, read_points, write_points
+from CMBDetectorLib.detection.candidates import find_peaks
+from CMBDetectorLib.detection.detector import Detector
+from CMBDetectorLib.evaluation.matching import HIT_RADIUS_MM
+from CMBDetectorLib.progress import Progress
+from CMBDetectorLib.training.cases import PreparedCase
+from CMBDetectorLib.training.patches import away_from
+from CMBDetectorLib.volume import Volume
+
+_MOST_MIMICS = 400
+"""The surest mistakes of a scan; more of them add time, and drown the microbleeds of a small dataset."""
+
+
+def mine_mimics(detector: Detector, case: PreparedCase, threshold: float, path: Path, progress: Progress) -> np.ndarray:
+    """Return the mimics of ``case`` as voxel positions (n, 3) of its image, and write them to ``path`` in RAS mm.
+
+    A mimic is a candidate of stage 1 at or above ``threshold`` farther than the hit radius from every microbleed.
+    Where ``path`` exists it is read instead: mining a scan is the slow part of a resumed run.
+    """
+    grid = Volume(np.empty((0, 0, 0)), case.ijk_to_ras)
+    if path.is_file():
+        return grid.to_ijk(np.array([p.ras_mm for p in read_points(path)], float).reshape(-1, 3))
+    image = case.volume
+    likelihood = detector.likelihood(image, case.mask_volume, "dense", progress)
+    peaks = find_peaks(likelihood.array, image.spacing, threshold)
+    mimics = away_from(peaks.ijk, case.microbleeds, image.spacing)[:_MOST_MIMICS]
+    source = f"stage 1 at {threshold:g}, farther than {HIT_RADIUS_MM:g} mm from a microbleed"
+    rows = [Point(tuple(float(v) for v in ras), source=source) for ras in image.to_ras(mimics)]
+    write_points(path, rows, mimics=True)
+    return mimics

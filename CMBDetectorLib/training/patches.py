@@ -1,0 +1,132 @@
+"""Batches of windows for the two stages, drawn anew for each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from CMBDetectorLib.detection.patches import cut_windows
+from CMBDetectorLib.evaluation.matching import HIT_RADIUS_MM
+from CMBDetectorLib.networks.unet import WINDOW
+from CMBDetectorLib.training.augmentation import flip_and_rotate, random_shifts
+from CMBDetectorLib.training.cases import PreparedCase
+
+_DARK_SHARE = 0.6
+"""Part of stage 1's windows without a chosen microbleed that is centred on a dark spot; the rest is anywhere."""
+_EASY_SHARE = 0.2
+"""Part of stage 2's negatives that are dark spots instead of mimics: it must also know what stage 1 never proposes."""
+
+
+class Stage1Sampler:
+    """Windows and centre maps for the U-Nets: half around a microbleed, half elsewhere in the brain."""
+
+    def __init__(
+        self,
+        cases: Sequence[PreparedCase],
+        spacing_mm: Sequence[float],
+        shift: tuple[int, int, int],
+        sigma_mm: float,
+    ) -> None:
+        self._cases = list(cases)
+        self._spacing = np.array(spacing_mm)
+        self._shift = shift
+        self._sigma = sigma_mm
+        self._lesions = [(number, ijk) for number, case in enumerate(cases) for ijk in case.microbleeds]
+
+    def __call__(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return windows and targets, both (count, 20, 20, 16, 1) float32, in random order."""
+        places = [self._lesion_place(rng) for _ in range(count // 2)]
+        places += [self._other_place(rng) for _ in range(count - len(places))]
+        images = np.zeros((count, *WINDOW), np.float32)
+        targets = np.zeros((count, *WINDOW), np.float32)
+        for target_row, (number, centre) in zip(rng.permutation(count), places, strict=True):
+            case = self._cases[number]
+            window = cut_windows(case.image, centre[None])[0]
+            target = centre_map(case.microbleeds - (centre - np.array(WINDOW) // 2), self._spacing, self._sigma)
+            images[target_row], targets[target_row] = flip_and_rotate(rng, window, target)
+        return images[..., None], targets[..., None]
+
+    def _lesion_place(self, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+        number, ijk = self._lesions[rng.integers(len(self._lesions))]
+        return number, np.round(ijk).astype(int) + random_shifts(rng, 1, self._shift)[0]
+
+    def _other_place(self, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+        number = int(rng.integers(len(self._cases)))
+        case = self._cases[number]
+        if len(case.dark_spots) and rng.random() < _DARK_SHARE:
+            spot = case.dark_spots[rng.integers(len(case.dark_spots))].astype(int)
+            return number, spot + random_shifts(rng, 1, self._shift)[0]
+        return number, _random_brain_voxel(rng, case.mask)
+
+
+class Stage2Sampler:
+    """Windows and labels for the CNNs: half microbleeds, half mimics."""
+
+    def __init__(
+        self,
+        cases: Sequence[PreparedCase],
+        mimics: Sequence[np.ndarray],
+        spacing_mm: Sequence[float],
+        shift: tuple[int, int, int],
+    ) -> None:
+        """``mimics`` are voxel positions (n, 3) in the image of each case."""
+        self._cases = list(cases)
+        self._shift = shift
+        self._lesions = [(number, ijk) for number, case in enumerate(cases) for ijk in case.microbleeds]
+        self._mimics = [(number, ijk) for number, found in enumerate(mimics) for ijk in found]
+        self._easy = [
+            (number, ijk)
+            for number, case in enumerate(cases)
+            for ijk in away_from(case.dark_spots, case.microbleeds, spacing_mm)
+        ]
+
+    def __call__(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return windows (count, 20, 20, 16, 1) and labels (count, 1), 1 for a microbleed, in random order."""
+        images = np.zeros((count, *WINDOW), np.float32)
+        labels = np.zeros((count, 1), np.float32)
+        for row, index in enumerate(rng.permutation(count)):
+            positive = row < count // 2
+            number, ijk = self._draw(rng, positive)
+            centre = np.round(ijk).astype(int) + random_shifts(rng, 1, self._shift)[0]
+            (images[index],) = flip_and_rotate(rng, cut_windows(self._cases[number].image, centre[None])[0])
+            labels[index] = positive
+        return images[..., None], labels
+
+    def _draw(self, rng: np.random.Generator, positive: bool) -> tuple[int, np.ndarray]:
+        pool = self._lesions
+        if not positive:
+            easy = not self._mimics or (self._easy and rng.random() < _EASY_SHARE)
+            pool = self._easy if easy else self._mimics
+        return pool[rng.integers(len(pool))]
+
+
+def centre_map(centres: np.ndarray, spacing_mm: np.ndarray, sigma_mm: float) -> np.ndarray:
+    """Return the map (20, 20, 16) that is 1 at each of ``centres`` (n, 3; voxels of the window) and falls off around
+    it as a Gaussian of ``sigma_mm``; where two overlap the larger counts, so that near neighbours keep two peaks."""
+    target = np.zeros(WINDOW, np.float32)
+    reach = 3 * sigma_mm / spacing_mm
+    for centre in centres[((centres > -reach) & (centres < np.array(WINDOW) + reach)).all(1)]:
+        axes = [
+            np.exp(-0.5 * ((np.arange(n) - c) * s / sigma_mm) ** 2)
+            for n, c, s in zip(WINDOW, centre, spacing_mm, strict=True)
+        ]
+        np.maximum(target, np.einsum("i,j,k->ijk", *axes), out=target)
+    return target
+
+
+def away_from(ijk: np.ndarray, microbleeds: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+    """Return those voxel positions ``ijk`` (n, 3) that would hit none of ``microbleeds`` (m, 3)."""
+    if not len(microbleeds) or not len(ijk):
+        return ijk
+    distance, _ = cKDTree(microbleeds * np.array(spacing_mm)).query(ijk * np.array(spacing_mm))
+    return ijk[distance > HIT_RADIUS_MM]
+
+
+def _random_brain_voxel(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
+    for _ in range(200):
+        voxel = rng.integers(0, mask.shape)
+        if mask[tuple(voxel)]:
+            return voxel
+    return np.array(mask.shape) // 2
