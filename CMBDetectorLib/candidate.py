@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,6 +105,10 @@ def read_detection(path: Path | str) -> Detection:
         ]
         if any(len(c.ras_mm) != 3 for c in candidates):
             raise ValueError("a position has not three numbers")
+        # Python's JSON reader takes NaN, which would sort anywhere and hit nothing.
+        if not all(math.isfinite(v) for c in candidates for v in (*c.ras_mm, c.score, c.stage1_score, c.diameter_mm)):
+            raise ValueError("a number is not finite")
+        float(data["settings"]["threshold"])
         return Detection(data["scan"], data["model"], data["settings"], candidates, data["seconds"])
     except FileNotFoundError as error:
         raise BadInputError(f"There is no file {path}.", "Run the detection first.") from error

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ def output_error(error: OSError, path: Path) -> OutputError:
         return OutputError(f"The disk is full: {path} was not written.", "Free some space or choose another folder.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(f"{path} cannot be written: permission denied.", "Choose a folder that you may write to.")
+    if error.errno == errno.EBUSY:
+        return OutputError(f"{path} is in use or a mounted drive: it cannot be replaced.", "Choose a folder inside it.")
     reason = error.strerror or type(error).__name__
     return OutputError(f"{path} cannot be written: {reason}.", "Choose another folder.")
 
@@ -102,6 +105,8 @@ def check_output_folder(path: Path, mine: Iterable[str]) -> None:
     if not path.is_dir():
         raise OutputError(f"{path} is a file, not a folder.", "Choose another output folder.")
     patterns = list(mine)
+    # What a file manager or an earlier run that was killed left behind belongs to nobody.
+    patterns += [f"{_TEMPORARY}*", ".DS_Store", "Thumbs.db", "desktop.ini"]
     others = [p.name for p in path.iterdir() if not any(p.match(pattern) for pattern in patterns)]
     if others:
         raise OutputError(
@@ -122,15 +127,19 @@ def write_json(path: Path | str, data: Any) -> None:
 
 
 def write_table(path: Path | str, columns: Iterable[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write ``rows`` as CSV, or as TSV where ``path`` ends in ``.tsv``; ``None`` becomes ``n/a`` in a TSV (BIDS)."""
+    """Write ``rows`` as CSV, or as TSV where ``path`` ends in ``.tsv`` (BIDS: no quoting, ``None`` becomes ``n/a``).
+
+    Tabs and line breaks inside a cell become blanks; a cell that a spreadsheet would take for a formula gets a ``'``.
+    """
     path = Path(path)
     tabs = path.suffix == ".tsv"
-    buffer = io.StringIO()
     columns = list(columns)
-    writer = csv.writer(buffer, delimiter="\t" if tabs else ",", lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow([_cell(row.get(column), "n/a" if tabs else "") for column in columns])
+    table = [columns, *([_cell(row.get(column), "n/a" if tabs else "") for column in columns] for row in rows)]
+    buffer = io.StringIO()
+    if tabs:
+        buffer.writelines("\t".join(row) + "\n" for row in table)
+    else:
+        csv.writer(buffer, lineterminator="\n").writerows(table)
     write_text(path, buffer.getvalue())
 
 
@@ -146,11 +155,13 @@ def sha256(path: Path | str) -> str:
 def _cell(value: Any, missing: str) -> str:
     if value is None:
         return missing
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    # numpy's numbers count as numbers too (numbers.Real), or -1.5 would be taken for a formula.
+    number = isinstance(value, Real)
+    text = f"{float(value):.6g}" if number and not isinstance(value, Integral) else " ".join(str(value).splitlines())
     # A spreadsheet would run a cell that starts like a formula; numbers may of course be negative.
-    if text[:1] in "=+-@\t\r" and not isinstance(value, int | float):
+    if not number and text.lstrip().startswith(("=", "+", "-", "@")):
         text = "'" + text
-    return text
+    return text.replace("\t", " ")
 
 
 def _swap(new: Path, path: Path) -> None:

@@ -7,10 +7,7 @@ positions LPS; both are turned here.
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import os
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +16,10 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
+from CMBDetectorLib.dicom import itk_reason, read_series
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.files import atomic_path
+from CMBDetectorLib.nifti import check_nifti
 
 # Some writers round the direction cosines of oblique scans; ITK would refuse them.
 os.environ.setdefault("ITK_NIFTI_SFORM_PERMISSIVE", "1")
@@ -172,13 +171,13 @@ def read_volume(path: Path | str) -> Volume:
     path = Path(path)
     if not path.exists():
         raise BadInputError(f"There is no file or folder {path}.", "Check the path.")
-    volume = _read_dicom(path) if path.is_dir() else _read_file(path)
+    volume = from_sitk(*read_series(path)) if path.is_dir() else _read_file(path)
     _check_geometry(volume, path.name)
     array = np.asarray(volume.array, dtype=np.float32)
     bad = array.size - int(np.count_nonzero(np.isfinite(array)))
     if bad:
         raise BadInputError(
-            f"{path.name} holds {bad} voxels that are not finite numbers (NaN or infinite).",
+            f"{path.name} holds voxels that are not finite numbers (NaN or infinite; {bad} in all).",
             "Export the scan again, or replace these voxels by 0.",
         )
     if array.min() == array.max():
@@ -186,11 +185,11 @@ def read_volume(path: Path | str) -> Volume:
     return Volume(array, volume.ijk_to_ras, volume.source)
 
 
-def read_mask(path: Path | str, grid: Volume) -> Volume:
+def read_mask(path: Path | str, grid: Volume, may_be_empty: bool = False) -> Volume:
     """Read a mask file lying on the grid of ``grid``; returns a bool volume, True where the file is above 0.
 
     Raises:
-        BadInputError: it cannot be read, lies on another grid (it is not resampled) or is empty.
+        BadInputError: it cannot be read, lies on another grid (it is not resampled), or is empty though it must not be.
     """
     path = Path(path)
     if not path.is_file():
@@ -203,7 +202,7 @@ def read_mask(path: Path | str, grid: Volume) -> Volume:
             "Make the mask on the scan itself; masks are not resampled.",
         )
     inside = mask.array > 0
-    if not inside.any():
+    if not inside.any() and not may_be_empty:
         raise BadInputError(f"The mask {path.name} is empty.", "Choose a mask that covers the brain.")
     return grid.with_array(inside)
 
@@ -218,7 +217,7 @@ def write_volume(path: Path | str, volume: Volume) -> None:
         try:
             sitk.WriteImage(to_sitk(volume), str(temporary), useCompression=str(path).endswith((".gz", ".nrrd")))
         except RuntimeError as error:
-            raise OSError(None, _reason(error)) from error
+            raise OSError(None, itk_reason(error)) from error
 
 
 def _read_file(path: Path) -> Volume:
@@ -229,134 +228,28 @@ def _read_file(path: Path) -> Volume:
             f"{name} is not a NIfTI (.nii, .nii.gz) or NRRD (.nrrd) file.",
             hint or "Convert the scan, or give a folder.",
         )
-    if name.lower().endswith(".gz"):
-        _check_gzip(path)
+    header = check_nifti(path) if name.lower().endswith((".nii", ".nii.gz")) else None
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
         size = list(reader.GetSize())
         _check_dimension(name, size, reader.GetNumberOfComponents())
-        _check_length(path, reader, size)
         if len(size) > 3:
             reader.SetExtractSize(size[:3] + [0] * (len(size) - 3))
         image = reader.Execute()
     except RuntimeError as error:
         raise BadInputError(
-            f"{name} cannot be read: {_reason(error)}.",
+            f"{name} cannot be read: {itk_reason(error)}.",
             "The file is damaged or misnamed; export it again.",
         ) from error
-    return from_sitk(image, {"kind": "file", "name": name})
-
-
-def _read_dicom(folder: Path) -> Volume:
-    reader = sitk.ImageSeriesReader()
-    names = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if not names:
+    volume = from_sitk(image, {"kind": "file", "name": name})
+    if header is not None and not header.agrees(volume.ijk_to_ras, volume.shape):
         raise BadInputError(
-            f"The folder {folder.name} holds no DICOM images.",
-            "Give the folder of one series, or a NIfTI or NRRD file.",
+            f"The header of {name} contradicts itself: its voxel size and axes do not fit, or the axes are sheared.",
+            "Export or convert the scan again; positions in it would be wrong.",
         )
-    series = {uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid) for uid in names}
-    if len(series) > 1:
-        labels = ", ".join(_series_label(files) for files in series.values())
-        raise BadInputError(
-            f"The folder {folder.name} holds {len(series)} series ({labels}).",
-            "Give a folder with the SWI magnitude or T2* series alone.",
-        )
-    uid, files = next(iter(series.items()))
-    if len(files) == 1 and _frames(files[0]) == 1:
-        raise BadInputError(f"The DICOM series in {folder.name} has a single slice.", "Choose the whole 3D series.")
-    positions = _slice_positions(files)
-    reader.SetFileNames([file for _, file in positions] if positions else files)
-    try:
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise BadInputError(
-            f"The DICOM series in {folder.name} cannot be read: {_reason(error)}.", "Export the series again."
-        ) from error
-    if image.GetNumberOfComponentsPerPixel() != 1 or image.GetDimension() != 3:
-        raise BadInputError(f"The DICOM series in {folder.name} is no 3D grey-scale image.", "Choose the SWI series.")
-    # Names and numbers of the patient stay behind; a hash tells two series apart.
-    return from_sitk(image, {"kind": "dicom", "name": f"series-{hashlib.sha256(uid.encode()).hexdigest()[:12]}"})
-
-
-def _slice_positions(files: Sequence[str]) -> list[tuple[float, str]]:
-    """Return (position along the normal in mm, file), sorted; refuses doubled and missing slices."""
-    if len(files) == 1:
-        return []
-    found = []
-    for file in files:
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(file)
-        try:
-            reader.ReadImageInformation()
-            origin = [float(v) for v in reader.GetMetaData("0020|0032").split("\\")]
-            rows = [float(v) for v in reader.GetMetaData("0020|0037").split("\\")]
-        except (RuntimeError, ValueError) as error:
-            raise BadInputError(
-                "A DICOM file of the series has no slice position.", "Export the series again, or convert it to NIfTI."
-            ) from error
-        found.append((float(np.dot(np.cross(rows[:3], rows[3:]), origin)), file))
-    found.sort()
-    gaps = np.diff([position for position, _ in found])
-    if gaps.min() < 1e-3:
-        raise BadInputError(
-            "The DICOM series has several images at one position (echoes, phases or magnitude and phase together).",
-            "Export one echo of the magnitude or SWI image as a series of its own.",
-        )
-    if gaps.max() > 1.5 * float(np.median(gaps)):
-        raise BadInputError("The DICOM series lacks slices: they are not evenly spaced.", "Export the series again.")
-    return found
-
-
-def _series_label(files: Sequence[str]) -> str:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(files[0])
-    try:
-        reader.ReadImageInformation()
-        label = reader.GetMetaData("0008|103e").strip()
-    except RuntimeError:
-        label = ""
-    return f"{label or 'unnamed'}: {len(files)} images"
-
-
-def _frames(file: str) -> int:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(file)
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        return 1
-    return int(reader.GetSize()[2]) if reader.GetDimension() > 2 else 1
-
-
-def _check_gzip(path: Path) -> None:
-    """Refuse a file that is no gzip or ends too early: ITK would fill what is missing without a word."""
-    try:
-        with gzip.open(path, "rb") as stream:
-            while stream.read(1 << 22):
-                pass
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadInputError(
-            f"{path.name} is damaged: it is not a complete gzip file.", "Copy or export the file again."
-        ) from error
-
-
-def _check_length(path: Path, reader: sitk.ImageFileReader, size: Sequence[int]) -> None:
-    """Refuse an uncompressed single-file image that is shorter than its header says."""
-    if not path.name.lower().endswith(".nii"):
-        return
-    bytes_per_voxel = {"8-bit": 1, "16-bit": 2, "32-bit": 4, "64-bit": 8}
-    kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
-    width = next((n for key, n in bytes_per_voxel.items() if kind.startswith(key)), 1)
-    # A scaled integer image is announced as float, though stored narrower: only what is surely too short is refused.
-    if reader.HasMetaDataKey("bitpix"):
-        width = int(reader.GetMetaData("bitpix")) // 8
-    if path.stat().st_size < int(np.prod([int(n) for n in size])) * width:
-        raise BadInputError(
-            f"{path.name} is damaged: it is shorter than its header says.", "Copy or export the file again."
-        )
+    return volume
 
 
 def _check_dimension(name: str, size: Sequence[int], components: int) -> None:
@@ -411,10 +304,3 @@ def _set_geometry(set_origin: Any, set_spacing: Any, set_direction: Any, volume:
     set_origin([float(v) for v in lps[:3, 3]])
     set_spacing([float(v) for v in spacing])
     set_direction([float(v) for v in (lps[:3, :3] / spacing).ravel()])
-
-
-def _reason(error: RuntimeError) -> str:
-    """Return the last meaningful words of an ITK exception."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[-1] if lines else "unknown reason"
-    return text.split("):", 1)[-1].strip().rstrip(".")[:160] or "unknown reason"

@@ -37,11 +37,12 @@ def dense_map(
     mask: np.ndarray,
     report: Report = _silent,
     most_voxels: int = MOST_VOXELS,
+    margin: Sequence[int] = MARGIN,
 ) -> np.ndarray:
     """Return the mean likelihood (float32, i j k) of ``models``, 0 outside ``mask``.
 
     ``image`` is normalised, float32, 0 outside the brain; ``mask`` bool of the same shape. Only tiles that hold brain
-    are computed. ``report(step, steps)`` is called after each tile of each model.
+    are computed, each with ``margin`` voxels around it; ``report(step, steps)`` is called after each tile and model.
 
     Raises:
         OutOfMemoryError: a tile does not fit into memory.
@@ -49,7 +50,7 @@ def dense_map(
     total = np.zeros(image.shape, np.float32)
     if not mask.any():
         return total
-    tiles = plan_tiles(mask, unet.stride(architecture), MARGIN, most_voxels)
+    tiles = plan_tiles(mask, unet.stride(architecture), margin, most_voxels)
     steps, done = len(tiles) * len(models), 0
     for tile in tiles:
         voxels = _read_box(image, np.array(tile.start) - tile.margin, tile.shape)

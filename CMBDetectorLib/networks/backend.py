@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,20 @@ def load(path: Path) -> Any:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         raise ModelError(f"The network {path.name} cannot be loaded.", "Install the model again.") from error
+
+
+def peak_rate(size: int = 4096) -> float:
+    """Return the best rate of a float32 matrix product of ``size`` on this machine, in operations a second."""
+    prepare()
+    from keras import ops, random
+
+    matrix = random.normal((size, size))
+    best = 0.0
+    for _ in range(5):
+        started = time.perf_counter()
+        ops.convert_to_numpy(ops.matmul(matrix, matrix)[:1, :1])
+        best = max(best, 2 * size**3 / (time.perf_counter() - started))
+    return best
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 import CMBDetectorLib
 from CMBDetectorLib.detection.detector import Detector
 from CMBDetectorLib.models.bundle import Bundle, write_bundle
-from CMBDetectorLib.networks.cnn import build_cnn
+from CMBDetectorLib.networks.cnn import build_cnn, refold, unfold
 from CMBDetectorLib.networks.unet import WINDOW, build_unet
 from CMBDetectorLib.progress import Part, Progress
 from CMBDetectorLib.training.cases import PreparedCase
@@ -78,12 +78,17 @@ def train_networks(
         progress.report("mimics", number + 1, len(cases))
     progress.log(f"{sum(map(len, mimics))} mimics in {len(cases)} scans")
     sampler2 = Stage2Sampler(cases, mimics, settings.spacing_mm, cnn.shift)
+
+    def unfolded(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+        windows, labels = sampler2(rng, count)
+        return unfold(windows), labels
+
     cnns = {}
     for number, batch in enumerate(cnn.batch_sizes):
         name = f"cnn-{batch}"
-        cnns[batch] = fit(
-            lambda name=name: build_cnn(settings.cnn_architecture, name=name),
-            sampler2,
+        model = fit(
+            lambda name=name: build_cnn(settings.cnn_architecture, name=name, unfolded=True),
+            unfolded,
             cnn,
             batch,
             network_seed(settings.seed, name),
@@ -91,6 +96,7 @@ def train_networks(
             Part(progress, "CNNs", number, len(cnn.batch_sizes)),
             name,
         )
+        cnns[batch] = refold(model, settings.cnn_architecture)
     return Trained(unets, cnns, sum(map(len, mimics)), settings)
 
 

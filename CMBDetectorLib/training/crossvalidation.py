@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,13 @@ def crossvalidate(
         detections.update({case.id: read_detection(path) for case, path in zip(held, paths, strict=True)})
         progress.report("folds", number + 1, len(folds))
     return detections
+
+
+def collect(work: Path, folder: Path) -> None:
+    """Copy what a finished run leaves behind into ``folder``: ``predictions/`` and each fold's ``mimics/``."""
+    shutil.copytree(work / "predictions", folder / "predictions")
+    for fold in sorted(work.glob("fold-*")):
+        shutil.copytree(fold / "mimics", folder / "mimics" / fold.name)
 
 
 def _run_fold(

@@ -1,0 +1,112 @@
+"""The process that runs HD-BET: ``python -m CMBDetectorLib.preprocessing.hd_bet_process IN OUT --device auto``.
+
+A process of its own, because HD-BET replaces ``sys.stdout``, loads torch beside the parent's TensorFlow, and can only
+be stopped by being killed. It never downloads anything: without weights it fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import sys
+import threading
+from pathlib import Path
+
+from CMBDetectorLib.errors import CMBDetectorError, ModelError, OutOfMemoryError
+
+# The parent looks for lines with this mark in the log and shows them to the user.
+NOTE = "cmbdetector note: "
+
+# What torch and nnU-Net raise, besides RuntimeError, on weights that are damaged or of another program.
+_UNLOADABLE = (KeyError, ValueError, EOFError, OSError, AttributeError, TypeError, pickle.UnpicklingError)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Predict a brain mask; returns the exit code of the error kind (see :mod:`CMBDetectorLib.errors`)."""
+    parser = argparse.ArgumentParser(description="Brain mask by HD-BET 2 in one process")
+    parser.add_argument("input", type=Path, help="3D .nii.gz, axes nearest to R, A, S")
+    parser.add_argument("output", type=Path, help=".nii.gz, 1 inside the brain")
+    parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto")
+    parser.add_argument("--tta", action="store_true", help="mirror along all axes: 8 times slower, little better")
+    parser.add_argument("--weights", type=Path, required=True, help="folder of the weights")
+    parser.add_argument("--stop-with-stdin", action="store_true", help="end when standard input is closed")
+    options = parser.parse_args(arguments)
+    if options.stop_with_stdin:
+        _follow_parent()
+    # nnU-Net, which reads this when imported, would start 8 threads for each step on any machine.
+    os.environ.update({"nnUNet_def_n_proc": str(_processors())})
+    try:
+        _predict(options)
+    except CMBDetectorError as error:
+        print(error.message, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> None:
+    import torch
+
+    for device in _devices(options.device, torch):
+        try:
+            _predict_on(device, options, torch)
+            return
+        except (RuntimeError, MemoryError, NotImplementedError) as error:
+            memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error).lower()
+            if device != "cpu":
+                reason = "it ran out of memory" if memory else "it failed"
+                print(f"{error}\n{NOTE}HD-BET ran on the CPU, since {reason} on {device}.", file=sys.stderr)
+            elif memory:
+                raise OutOfMemoryError("HD-BET ran out of memory.", "Close other programs.") from error
+            else:
+                raise
+
+
+def _predict_on(device: str, options: argparse.Namespace, torch: object) -> None:
+    from HD_BET import hd_bet_prediction
+
+    # The folder is a constant of the package; get_hdbet_predictor reads it from its own module.
+    hd_bet_prediction.folder_with_parameter_files = str(options.weights)
+    try:
+        predictor = hd_bet_prediction.get_hdbet_predictor(use_tta=options.tta, device=torch.device(device))
+    except (*_UNLOADABLE, RuntimeError) as error:
+        if device != "cpu":
+            raise RuntimeError(str(error)) from error
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        raise ModelError("The weights of HD-BET cannot be loaded.") from error
+    if device == "cpu":
+        torch.set_num_threads(_processors())
+    reader = predictor.plans_manager.image_reader_writer_class()
+    image, properties = reader.read_images([str(options.input)])
+    # hdbet_predict would start a dozen processes for this one image.
+    mask = predictor.predict_single_npy_array(image, properties)
+    reader.write_seg(mask, str(options.output), properties)
+
+
+def _devices(wanted: str, torch: object) -> list[str]:
+    """Return the devices to try, the CPU last."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return [*[name for name in ("cuda", "mps") if there[name]][:1], "cpu"]
+    if not there[wanted]:
+        print(f"{NOTE}HD-BET ran on the CPU, since there is no {wanted} device.", file=sys.stderr)
+    return ["cpu"] if wanted == "cpu" or not there[wanted] else [wanted, "cpu"]
+
+
+def _processors() -> int:
+    """Return how many processors this process may use, which in a container are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _follow_parent() -> None:
+    """End this process once the parent is gone: its end of our standard input closes even when it was killed."""
+
+    def wait() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

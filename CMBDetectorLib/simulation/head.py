@@ -1,0 +1,142 @@
+"""One simulated scan of one head, with everything in it that is known to be a microbleed or a mimic."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from CMBDetectorLib.progress import Progress
+from CMBDetectorLib.simulation import acquisition, lesions, mimics
+from CMBDetectorLib.simulation.anatomy import TEMPLATE_TO_RAS, Template, Warp, load_template
+from CMBDetectorLib.simulation.background import background_field
+from CMBDetectorLib.simulation.compose import Anatomy, add_inclusions, compose, head_box, part_of
+from CMBDetectorLib.simulation.grid import Grid, draw_grid
+from CMBDetectorLib.simulation.inclusions import Inclusion, blob, with_contrast
+from CMBDetectorLib.simulation.lesions import Lesion, Place
+from CMBDetectorLib.simulation.measure import appearance
+from CMBDetectorLib.simulation.protocols import Protocol
+from CMBDetectorLib.simulation.raster import rasterise
+from CMBDetectorLib.simulation.tissue import draw_values, iron_map
+from CMBDetectorLib.simulation.vessels import Sheet, Vessel, draw_vessels
+from CMBDetectorLib.volume import Volume
+
+_B0 = (0.0, 0.0, 1.0)  # in RAS
+_MOST_IN_CROP = 6
+_BLOOMING = 0.85
+_STAGES = (("anatomy", 4), ("vessels", 6), ("tissue", 18), ("acquisition", 10), ("measurement", 1))
+
+
+@dataclass(frozen=True)
+class SimulatedScan:
+    """``scan`` (float32, integers as a scanner stores them), ``brain_mask`` (bool, same grid) and what is in it.
+
+    Both lists give RAS mm of the scan; ``mimics`` holds only what shows (contrast of 0.15 or more).
+    """
+
+    scan: Volume
+    brain_mask: Volume
+    microbleeds: list[Lesion]
+    mimics: list[Lesion]
+
+
+def simulate_head(
+    seed: int, protocol: Protocol, microbleeds: int | None = None, progress: Progress | None = None
+) -> SimulatedScan:
+    """Simulate one scan; the same seed and protocol give the same scan.
+
+    ``microbleeds`` says how many there are; None draws the number (1 to 83, mean about 3.7; a crop has at most 6).
+
+    Raises:
+        MissingPackageError: nilearn is not installed.
+    """
+    progress = progress or Progress()
+    progress.plan(_STAGES)
+    progress.report("anatomy")
+    rng = np.random.default_rng([seed, zlib.crc32(protocol.name.encode())])
+    template = load_template()
+    warp = Warp(rng)
+    iron, nuclei = iron_map(rng)
+    anatomy = Anatomy(template, warp, draw_values(rng, protocol), iron, background_field(rng, template, warp))
+    centre_mni = _centre(rng, template, protocol)
+    grid = draw_grid(rng, protocol, warp.to_head(centre_mni[None])[0])
+    progress.report("vessels")
+    vessels = _bent(draw_vessels(rng, template), warp)
+    if microbleeds is None:
+        microbleeds = min(lesions.draw_count(rng), _MOST_IN_CROP if protocol.crop else lesions.MOST_MICROBLEEDS)
+    near = (centre_mni, 0.6 * float(np.linalg.norm(np.multiply(protocol.spacing_mm, protocol.shape))))
+    places = lesions.draw_places(
+        rng, microbleeds, template, warp, vessels, grid.inside, near if protocol.crop else None
+    )
+    bleeds = [_bleed(rng, place, protocol) for place in places]
+    spots = lesions.draw_calcifications(rng, template, warp)
+    calcified = [blob(rng, at, diameter, chi) for at, diameter, chi, _ in spots]
+    box = head_box(anatomy, grid)
+    maps = rasterise(vessels, *part_of(grid, box), _B0, rng)
+    progress.report("vessels", 1, 1)
+    signal, mask = compose(anatomy, maps, grid, box, protocol, rng, progress)
+    del maps
+    add_inclusions(signal, bleeds + calcified, grid, protocol)
+    progress.report("acquisition")
+    scan = _acquired(signal, grid, protocol, rng)
+    brain = scan.with_array(_stored_mask(mask, grid, protocol))
+    progress.report("measurement")
+    white = float(np.median(scan.array[brain.array][::5])) if brain.array.any() else 1.0
+    found = [_seen_bleed(place, bleed, scan, white) for place, bleed in zip(places, bleeds, strict=True)]
+    deceiving = [(inclusion.centre_mm, spot[3]) for inclusion, spot in zip(calcified, spots, strict=True)]
+    deceiving += mimics.iron_spots(nuclei, warp, protocol)
+    deceiving += mimics.vessel_spots(rng, vessels, grid.stored_affine[:3, 2] / protocol.spacing_mm[2], protocol)
+    shown = mimics.seen(deceiving, scan, brain, found, white)
+    progress.report("measurement", 1, 1)
+    return SimulatedScan(scan, brain, found, shown)
+
+
+def _centre(rng: np.random.Generator, template: Template, protocol: Protocol) -> np.ndarray:
+    """Return where the field of view is centred, MNI mm: the middle of the brain, or anywhere in it for a crop."""
+    if not protocol.crop:
+        return np.array([0, -17, 8.0]) + rng.normal(0, 3, 3)
+    index = np.concatenate(list(template.locations.values()))
+    return index[int(rng.integers(len(index)))] * 0.9 + np.array(template.gm.shape) * 0.05 + TEMPLATE_TO_RAS[:3, 3]
+
+
+def _bent(vessels: list[Vessel | Sheet], warp: Warp) -> list[Vessel | Sheet]:
+    """Return the vessels with their centre lines in RAS mm of the head."""
+    lengths = np.cumsum([len(v.points_mm) for v in vessels])[:-1]
+    lines = np.split(warp.to_head(np.concatenate([v.points_mm for v in vessels])), lengths)
+    return [replace(vessel, points_mm=line) for vessel, line in zip(vessels, lines, strict=True)]
+
+
+def _bleed(rng: np.random.Generator, place: Place, protocol: Protocol) -> Inclusion:
+    diameter, contrast = lesions.draw_size(rng, protocol.family)
+    bleed = with_contrast(rng, blob(rng, place.head_mm, diameter, 1.0), protocol, _B0, contrast)
+    if contrast > _BLOOMING:
+        # A centre that is black already says nothing about how much iron there is: these bloom.
+        bleed = bleed.changed(min(4.0, bleed.chi * float(rng.uniform(1, 6))))
+    return bleed
+
+
+def _acquired(signal: np.ndarray, grid: Grid, protocol: Protocol, rng: np.random.Generator) -> Volume:
+    noise = 0.5 * protocol.noise * float(np.clip(rng.lognormal(0, 0.25), 0.6, 1.7))
+    image = acquisition.acquire(acquisition.average_layers(signal, protocol.sublayers), protocol, rng, noise)
+    magnitude = grid.trimmed(acquisition.combine(image, protocol))
+    source = {"kind": "simulated", "name": protocol.name}
+    return Volume(acquisition.finish(magnitude, protocol, rng), grid.stored_affine, source)
+
+
+def _stored_mask(mask: np.ndarray, grid: Grid, protocol: Protocol) -> np.ndarray:
+    """Return the mask of the simulated grid at the stored resolution."""
+    step = protocol.oversampling
+    return grid.trimmed(np.ascontiguousarray(mask[::step, ::step, protocol.sublayers // 2 :: protocol.sublayers]))
+
+
+def _seen_bleed(place: Place, bleed: Inclusion, scan: Volume, white: float) -> Lesion:
+    look = appearance(scan, bleed.centre_mm, white)
+    return Lesion(
+        tuple(float(v) for v in bleed.centre_mm),
+        look.diameter_mm,
+        look.contrast,
+        place.location,
+        place.in_cluster,
+        look.dark_around > 0.08,
+    )

@@ -1,0 +1,233 @@
+"""The vessels of one head: walks through fluid and tissue, and the named trunks. Centre lines in MNI mm."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from CMBDetectorLib.simulation.anatomy import TEMPLATE_TO_RAS, Template, load_template
+
+VEIN, ARTERY, PERIVASCULAR, DURA = "vein", "artery", "perivascular", "dura"
+
+
+@dataclass(frozen=True)
+class Vessel:
+    """A tube: centre line ``points_mm`` (n, 3), ``radius_mm``, ``kind`` (vein, artery, fluid-filled space, dura)."""
+
+    points_mm: np.ndarray
+    radius_mm: float
+    kind: str
+    chi: float = 0.0
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A thin membrane as evenly spread dots: ``points_mm`` (n, 3), each standing for ``volume_mm3`` of it."""
+
+    points_mm: np.ndarray
+    volume_mm3: float
+    kind: str
+
+
+# Trunks in MNI mm: kind, radius (mm), whether there is a mirrored one, way-points.
+_TRUNKS = (
+    (VEIN, 2.7, False, ((0, 70, 20), (0, 54, 54), (0, 22, 76), (0, -20, 84), (0, -58, 77), (0, -92, 44), (0, -106, 0))),
+    (VEIN, 1.9, False, ((0, -42, 4), (0, -56, 4), (0, -76, -4), (0, -97, -8))),
+    (VEIN, 3.0, True, ((2, -98, -8), (25, -94, -16), (44, -74, -24), (54, -52, -30), (50, -38, -42))),
+    (VEIN, 0.9, True, ((3, 4, 12), (3, -10, 15), (3, -24, 13), (2, -36, 8), (0, -44, 5))),
+    (VEIN, 0.7, True, ((17, -8, 19), (15, 2, 15), (9, 6, 11), (4, 3, 11))),
+    (VEIN, 0.6, True, ((5, 22, 10), (3, 14, 12), (3, 4, 12))),
+    (VEIN, 0.9, True, ((14, 0, -20), (17, -12, -17), (16, -26, -8), (8, -36, 0), (0, -43, 4))),
+    (VEIN, 0.6, True, ((22, -38, 12), (18, -32, 16), (10, -30, 14), (3, -32, 10))),
+    (ARTERY, 1.7, False, ((0, -24, -50), (1, -25, -38), (0, -22, -26), (0, -18, -17))),
+    (ARTERY, 1.5, True, ((0, -18, -17), (10, -16, -16), (17, -24, -12), (16, -36, -6), (14, -52, 0))),
+    (ARTERY, 2.0, True, ((15, -14, -42), (14, 0, -34), (11, 3, -24), (11, 3, -16))),
+    (ARTERY, 1.5, True, ((11, 3, -16), (20, 4, -16), (30, 5, -15), (38, 4, -10), (41, -4, -2), (42, -16, 6))),
+    (ARTERY, 1.0, True, ((38, 4, -10), (40, 10, -2), (40, 0, 8), (40, -14, 14), (44, -28, 18))),
+    (ARTERY, 1.2, True, ((11, 3, -16), (4, 8, -15), (2, 16, -12), (2, 32, -4), (2, 40, 8), (2, 34, 22), (2, 14, 32))),
+    (ARTERY, 0.8, True, ((2, 40, 8), (2.5, 50, 18), (2.5, 44, 36), (2.5, 26, 48))),
+    (ARTERY, 1.2, True, ((3, -25, -50), (2, -26, -58), (8, -26, -66))),
+)
+
+
+def draw_vessels(rng: np.random.Generator, template: Template) -> list[Vessel | Sheet]:
+    """Return the vessels of one head, and the falx."""
+    oxygen = rng.uniform(0.36, 0.62)
+    found: list[Vessel | Sheet] = list(_trunks(rng, oxygen))
+    found += _pial(rng, template, oxygen)
+    found += _medullary(rng, template, oxygen)
+    found += _penetrating(rng, template, oxygen)
+    found += _cerebellar(rng, template, oxygen)
+    found += _perivascular(rng, template)
+    return found + _falx(rng, template)
+
+
+def _trunks(rng: np.random.Generator, chi: float) -> list[Vessel]:
+    vessels = []
+    for kind, radius, paired, way in _TRUNKS:
+        for side in (1, -1) if paired else (1,):
+            nodes = np.array(way, float) * (side, 1, 1)
+            nodes[1:-1] += rng.normal(0, 1.0, (len(nodes) - 2, 3)) * (0.5, 1, 1)
+            calibre = radius * float(np.clip(rng.normal(1, 0.25), 0.4, 1.6))
+            vessels.append(Vessel(_smooth_line(nodes, rng), calibre, kind, chi if kind == VEIN else 0.0))
+    return vessels
+
+
+def _smooth_line(nodes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return points about 1 mm apart along a rounded, slightly winding line through ``nodes`` (n, 3)."""
+    length = np.r_[0, np.cumsum(np.linalg.norm(np.diff(nodes, axis=0), axis=1))]
+    at = np.linspace(0, length[-1], max(3, int(length[-1])))
+    line = np.stack([np.interp(at, length, nodes[:, a]) for a in range(3)], -1)
+    line += 1.0 * ndimage.gaussian_filter1d(rng.standard_normal(line.shape), 4, axis=0) * 3
+    return ndimage.gaussian_filter1d(line, 3, axis=0, mode="nearest")
+
+
+def _pial(rng: np.random.Generator, template: Template, chi: float) -> list[Vessel]:
+    """Arteries and veins in sulci and cisterns, each kept in the fluid by the gradient of its map."""
+    count = int(rng.integers(350, 700))
+    start = _pick(rng, _seeds()["fluid"], count)
+    guide = (template.smooth["csf"], 2.5)
+    lines = _walk(rng, start, _directions(rng, count), rng.integers(8, 55, count), 0.24, guide, template)
+    vessels = []
+    for line in lines:
+        kind = ARTERY if rng.random() < 0.5 else VEIN
+        radius = float(np.clip(rng.lognormal(np.log(0.45), 0.5), 0.15, 1.8))
+        vessels.append(Vessel(line, radius, kind, chi if kind == VEIN else 0.0))
+    return vessels
+
+
+def _medullary(rng: np.random.Generator, template: Template, chi: float) -> list[Vessel]:
+    """Deep medullary veins: from the wall of the lateral ventricles straight out into the white matter."""
+    count = int(rng.integers(36, 90))
+    start = _pick(rng, _seeds()["periventricular"], count)
+    outward = template.smooth["ventricle"]
+    lines = _walk(rng, start, _slope(outward, start), rng.integers(10, 34, count), 0.12, (outward, 0.25), template)
+    return [Vessel(line, float(rng.uniform(0.1, 0.26)), VEIN, chi) for line in lines]
+
+
+def _penetrating(rng: np.random.Generator, template: Template, chi: float) -> list[Vessel]:
+    """Vessels in tissue: from the cortex inwards, in any direction in the white matter, and up into the nuclei."""
+    start = _pick(rng, _seeds()["cortex"], int(rng.integers(80, 220)))
+    lines = _walk(
+        rng, start, _slope(template.smooth["depth"], start), rng.integers(5, 25, len(start)), 0.2, None, template
+    )
+    start = _pick(rng, _seeds()["deep tissue"], int(rng.integers(60, 160)))
+    lines += _walk(rng, start, _directions(rng, len(start)), rng.integers(5, 25, len(start)), 0.2, None, template)
+    start = _pick(rng, _seeds()["under the lentiform"], int(rng.integers(12, 40)))
+    up = np.tile([0.0, 0.0, 1.0], (len(start), 1)) + rng.normal(0, 0.25, (len(start), 3))
+    lines += _walk(rng, start, up, rng.integers(8, 25, len(start)), 0.15, None, template)
+    radii = np.clip(rng.lognormal(np.log(0.22), 0.4, len(lines)), 0.1, 0.8)
+    return [Vessel(line, float(r), VEIN, chi) for line, r in zip(lines, radii, strict=True)]
+
+
+def _cerebellar(rng: np.random.Generator, template: Template, chi: float) -> list[Vessel]:
+    """Y-shaped veins of the cerebellum and under the tentorium: a stem that forks twice."""
+    count = int(rng.integers(14, 36))
+    start = _pick(rng, _seeds()["cerebellum"], count)
+    stems = _walk(rng, start, _directions(rng, count), rng.integers(8, 20, count), 0.2, None, template)
+    vessels = []
+    for stem in stems:
+        radius = float(rng.uniform(0.3, 0.7))
+        vessels.append(Vessel(stem, radius, VEIN, chi))
+        heading = (stem[-1] - stem[0]) / max(1e-6, float(np.linalg.norm(stem[-1] - stem[0])))
+        fork = np.tile(stem[-1] - TEMPLATE_TO_RAS[:3, 3], (2, 1))
+        side = np.cross(heading, rng.standard_normal(3))
+        side /= np.linalg.norm(side)
+        ways = np.stack([heading + 0.6 * side, heading - 0.6 * side])
+        for branch in _walk(rng, fork, ways, rng.integers(6, 16, 2), 0.2, None, template):
+            vessels.append(Vessel(branch, 0.7 * radius, VEIN, chi))
+    return vessels
+
+
+def _perivascular(rng: np.random.Generator, template: Template) -> list[Vessel]:
+    """Fluid-filled spaces in the white matter and under the nuclei: short, thin, bright where fluid is."""
+    count = int(rng.integers(100, 500))
+    start = _pick(rng, _seeds()["white matter"], count)
+    way = _slope(template.smooth["depth"], start) + 0.5 * _directions(rng, count)
+    lines = _walk(rng, start, way, rng.integers(3, 12, count), 0.15, None, template)
+    return [Vessel(line, float(rng.uniform(0.2, 0.7)), PERIVASCULAR) for line in lines]
+
+
+def _falx(rng: np.random.Generator, template: Template) -> list[Vessel | Sheet]:
+    """The falx as a slightly bent membrane in the fluid of the midline, with a few beads of calcium or fat on it."""
+    index = _seeds()["midline"]
+    dots = np.repeat(index, 24, axis=0) + rng.uniform(-0.5, 0.5, (24 * len(index), 3)) + TEMPLATE_TO_RAS[:3, 3]
+    dots[:, 0] = 0.8 * np.sin(dots[:, 1] / 25 + rng.uniform(0, 6)) + rng.uniform(-0.4, 0.4, len(dots))
+    falx: list[Vessel | Sheet] = [Sheet(dots, float(rng.uniform(0.3, 0.8)) / 24, DURA)]
+    for centre in dots[rng.integers(0, len(dots), int(rng.integers(0, 12)))]:
+        ends = centre + np.outer((-0.5, 0.0, 0.5), rng.normal(0, 1.5, 3))
+        falx.append(Vessel(ends, float(rng.uniform(0.5, 1.5)), DURA))
+    return falx
+
+
+@functools.lru_cache(maxsize=1)
+def _seeds() -> dict[str, np.ndarray]:
+    """Return the voxels (n, 3) of the template where each kind of vessel may begin."""
+    t = load_template()
+    x, y, z = t.points
+    tissue = t.gm + t.wm > 0.7
+    fluid = t.smooth["csf"]
+    masks = {
+        "fluid": (fluid > 0.3) & (t.depth > 1.5) & (t.ventricle > 6),
+        "periventricular": (t.ventricle > 2) & (t.ventricle < 6) & (t.wm > 0.6),
+        "cortex": tissue & (t.depth > 2) & (t.depth < 7),
+        "deep tissue": tissue & (t.depth > 7),
+        "under the lentiform": tissue & (np.abs(np.abs(x) - 22) < 7) & (np.abs(y - 3) < 10) & (np.abs(z + 6) < 3),
+        "cerebellum": (y < -40) & (z < -12) & (np.abs(x) < 45) & (t.depth > 2) & (t.depth < 12),
+        "white matter": (t.wm > 0.7) & (t.depth > 5),
+        "midline": (np.abs(x) < 0.5) & (fluid > 0.25) & (t.ventricle > 14) & (z > -6) & (t.depth > 0),
+    }
+    return {name: np.argwhere(mask) for name, mask in masks.items()}
+
+
+def _walk(
+    rng: np.random.Generator,
+    start: np.ndarray,
+    direction: np.ndarray,
+    steps: np.ndarray,
+    bend: float,
+    guide: tuple[np.ndarray, float] | None,
+    template: Template,
+) -> list[np.ndarray]:
+    """Return winding lines (n, 3) in MNI mm, steps of 1 mm, from ``start`` (voxels of the template).
+
+    ``bend`` is the SD of the change of direction a step; ``guide`` a map of the template to climb and its pull. A
+    line ends where it leaves the brain.
+    """
+    position = np.asarray(start, float).copy()
+    heading = np.asarray(direction, float) / np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-6)
+    track = [position.copy()]
+    limit = np.array(template.depth.shape) - 1
+    alive = np.ones(len(position), bool)
+    length = np.ones(len(position), int)
+    for step in range(int(np.max(steps, initial=1))):
+        heading = heading + rng.normal(0, bend, heading.shape)
+        if guide is not None:
+            heading = heading + guide[1] * _slope(guide[0], position)
+        heading /= np.maximum(np.linalg.norm(heading, axis=1, keepdims=True), 1e-6)
+        position = np.clip(position + heading, 0, limit)
+        here = np.round(position).astype(int)
+        alive &= (step < steps) & (template.depth[tuple(here.T)] > -0.5)
+        length += alive
+        track.append(position.copy())
+    lines = np.stack(track, 1) + TEMPLATE_TO_RAS[:3, 3]
+    return [line[:n] for line, n in zip(lines, length, strict=True) if n >= 3]
+
+
+def _slope(field: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Return the slope (n, 3) of a map of the template at the nearest voxels of ``position`` (n, 3)."""
+    index = np.clip(np.round(position).astype(int), 1, np.array(field.shape) - 2)
+    steps = np.eye(3, dtype=int)
+    return np.stack([field[tuple((index + s).T)] - field[tuple((index - s).T)] for s in steps], -1) / 2
+
+
+def _pick(rng: np.random.Generator, index: np.ndarray, count: int) -> np.ndarray:
+    return index[rng.integers(0, len(index), count)] + rng.uniform(-0.5, 0.5, (count, 3))
+
+
+def _directions(rng: np.random.Generator, count: int) -> np.ndarray:
+    way = rng.standard_normal((count, 3))
+    return way / np.linalg.norm(way, axis=1, keepdims=True)

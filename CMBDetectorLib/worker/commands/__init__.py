@@ -1,0 +1,8 @@
+"""The commands of ``cmbdetector``, one module each: ``add_parser`` declares it, ``run`` does it.
+
+``run(options, listener)`` returns the data of the result event and the text for a terminal.
+"""
+
+from CMBDetectorLib.worker.commands import convert, detect, evaluate, models, preprocess, simulate, train
+
+COMMANDS = (detect, preprocess, simulate, train, evaluate, convert, models)

@@ -1,0 +1,201 @@
+"""``cmbdetector detect``: candidates of one scan, or of every scan of a BIDS folder."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import CMBDetectorLib
+from CMBDetectorLib.candidate import Detection, write_detection
+from CMBDetectorLib.datasets.bids import read_dataset
+from CMBDetectorLib.errors import BadInputError, Cancelled, CMBDetectorError
+from CMBDetectorLib.files import check_output_folder, output_folder, write_json
+from CMBDetectorLib.models.bundle import DEFAULT_MODEL, Bundle, load_bundle
+from CMBDetectorLib.preprocessing.pipeline import Preprocessed, preprocess
+from CMBDetectorLib.progress import Part, Progress
+from CMBDetectorLib.report.html import write_detection_report
+from CMBDetectorLib.report.markups import write_markups
+from CMBDetectorLib.report.tables import write_candidate_table
+from CMBDetectorLib.volume import Volume, read_volume, write_volume
+from CMBDetectorLib.worker.listeners import Listener
+from CMBDetectorLib.worker.options import add_brain_mask, choose_brain_mask, likelihood_threshold
+
+if TYPE_CHECKING:
+    from CMBDetectorLib.detection.detector import Detector, Found
+
+RESULT_FILES = (
+    "candidates.json",
+    "candidates.csv",
+    "candidates.mrk.json",
+    "report.html",
+    "preprocessed.nii.gz",
+    "likelihood.nii.gz",
+    "brain_mask.nii.gz",
+)
+KEEP = {"preprocessed": "preprocessed.nii.gz", "likelihood": "likelihood.nii.gz", "brain-mask": "brain_mask.nii.gz"}
+# Weights are seconds of a 512x512x150 scan on two cores.
+STAGES = [
+    ("reading", 3.0), ("brain mask", 5.0), ("bias field", 9.0), ("normalisation", 3.0),
+    ("stage 1", 18.0), ("stage 2", 2.0), ("report", 1.0),
+]  # fmt: skip
+
+
+def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Declare the command."""
+    parser = commands.add_parser("detect", parents=[common], help="find microbleed candidates in a scan")
+    parser.add_argument("scan", type=Path, help="NIfTI or NRRD file, folder of one DICOM series, or a BIDS folder")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder for the results")
+    parser.add_argument("--model", default=DEFAULT_MODEL, help="bundled model or folder of a bundle (%(default)s)")
+    add_brain_mask(parser)
+    parser.add_argument("--threshold", type=likelihood_threshold, help="least score of a shown candidate (0-1)")
+    parser.add_argument("--stage1-threshold", type=likelihood_threshold, help="least likelihood of a candidate (0-1)")
+    parser.add_argument("--inference", choices=("dense", "exact"), default="dense", help="large tiles, or as the paper")
+    parser.add_argument("--keep", default="", metavar="WHAT", help=f"also write, by commas: {', '.join(KEEP)}")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any], str]:
+    """Detect in one scan or in a dataset.
+
+    Raises:
+        CMBDetectorError: for a dataset only when no scan could be read; else any failure of the one scan.
+    """
+    keep = _keep(options.keep)
+    if not options.scan.exists():
+        raise BadInputError(f"There is no file or folder {options.scan}.", "Check the path.")
+    is_dataset = options.scan.is_dir() and any(options.scan.glob("sub-*/"))
+    if not is_dataset:
+        check_output_folder(options.output, RESULT_FILES)
+    bundle = load_bundle(options.model)
+    if is_dataset:
+        return _run_dataset(options, bundle, keep, listener)
+    detection = detect_scan(options.scan, options.output, options, bundle, None, keep, listener)
+    data = {"output": str(options.output), "shown": len(detection.shown()), "candidates": len(detection.candidates)}
+    return {**data, "seconds": detection.seconds}, _summary(detection, options.output)
+
+
+def detect_scan(
+    path: Path,
+    output: Path,
+    options: argparse.Namespace,
+    bundle: Bundle,
+    detector: Detector | None,
+    keep: set[str],
+    progress: Progress,
+) -> Detection:
+    """Detect in the scan ``path`` and write the result folder ``output``, all or nothing."""
+    progress.plan(STAGES)
+    progress.report("reading")
+    scan = read_volume(path)
+    mask = choose_brain_mask(options.brain_mask, progress)
+    progress.report("reading", 1, 1)
+    made = preprocess(scan, mask, bundle.spacing_mm, progress)
+    for note in made.notes:
+        progress.log(note)
+    if detector is None:
+        progress.report("stage 1")
+        from CMBDetectorLib.detection.detector import Detector
+
+        detector = Detector.from_bundle(bundle)
+    stage1 = options.stage1_threshold if options.stage1_threshold is not None else bundle.thresholds["stage1"]
+    found = detector.detect(made.image, made.mask, stage1, options.inference, progress)
+    progress.report("report")
+    shown = options.threshold if options.threshold is not None else bundle.thresholds["shown"]
+    described = {
+        **scan.source,
+        "shape": list(scan.shape),
+        "spacing_mm": [round(s, 5) for s in scan.spacing],
+        "orientation": scan.orientation,
+    }
+    settings = {
+        "threshold": shown,
+        "stage1_threshold": stage1,
+        "inference": options.inference,
+        "brain_mask": mask if mask in ("hd-bet", "simple", "none") else "file",
+        "notes": made.notes,
+    }
+    detection = Detection(described, bundle.provenance(), settings, found.candidates, progress.seconds())
+    _write(output, detection, scan, made, found, keep)
+    progress.report("report", 1, 1)
+    return detection
+
+
+def _write(output: Path, detection: Detection, scan: Volume, made: Preprocessed, found: Found, keep: set[str]) -> None:
+    with output_folder(output, RESULT_FILES) as folder:
+        write_detection(folder / "candidates.json", detection)
+        write_candidate_table(folder / "candidates.csv", detection)
+        write_markups(folder / "candidates.mrk.json", detection)
+        version = f"cmbdetector {CMBDetectorLib.__version__}"
+        provenance = f"Made by {version} on {datetime.date.today().isoformat()}."
+        write_detection_report(folder / "report.html", detection, scan, made.notes, provenance)
+        kept = {"preprocessed": made.image, "likelihood": found.likelihood, "brain-mask": made.brain_mask}
+        for name in keep:
+            write_volume(folder / KEEP[name], kept[name])
+
+
+def _run_dataset(
+    options: argparse.Namespace, bundle: Bundle, keep: set[str], listener: Listener
+) -> tuple[dict[str, Any], str]:
+    """Detect in every scan of a BIDS folder; finished scans are kept, a scan that fails is named and passed over."""
+    from CMBDetectorLib.detection.detector import Detector
+
+    cases = read_dataset(options.scan)
+    listener.plan([("scans", 1.0)])
+    detector: Detector | None = None
+    failed: dict[str, str] = {}
+    done = 0
+    for number, case in enumerate(cases):
+        output = options.output / case.id
+        if not (output / "candidates.json").is_file():
+            detector = detector or Detector.from_bundle(bundle)
+            part = Part(listener, "scans", number, len(cases))
+            try:
+                detect_scan(case.scan, output, options, bundle, detector, keep, part)
+            except Cancelled:
+                raise
+            except CMBDetectorError as error:
+                failed[case.id] = error.message
+                listener.log(f"{case.id}: {error.message}")
+        done += case.id not in failed
+        listener.report("scans", number + 1, len(cases))
+    if failed:
+        write_json(options.output / "failed.json", failed)
+    if not done:
+        raise BadInputError(f"None of the {len(cases)} scans could be searched.", f"See {options.output}/failed.json.")
+    text = f"{done} of {len(cases)} scans searched; results in {options.output}"
+    if failed:
+        text += "\nNot searched:\n" + "\n".join(f"  {case}: {message}" for case, message in failed.items())
+    return {"output": str(options.output), "scans": done, "failed": failed}, text
+
+
+def _keep(text: str) -> set[str]:
+    names = {name.strip() for name in text.split(",") if name.strip()}
+    if names - set(KEEP):
+        raise BadInputError(
+            f"--keep does not know {', '.join(sorted(names - set(KEEP)))}.", f"It knows {', '.join(KEEP)}."
+        )
+    return names
+
+
+def _summary(detection: Detection, output: Path) -> str:
+    """Return the table of the shown candidates and where the report is, for a terminal."""
+    shown = detection.shown()
+    hidden = len(detection.candidates) - len(shown)
+    lines = (
+        [f"{'rank':>4} {'score':>6} {'stage 1':>8} {'mm':>5}   {'R':>8} {'A':>8} {'S':>8}  (RAS mm)"] if shown else []
+    )
+    for rank, c in enumerate(shown, 1):
+        r, a, s = c.ras_mm
+        scores = f"{c.score:6.3f} {c.stage1_score:8.3f} {c.diameter_mm:5.1f}"
+        lines.append(f"{rank:>4} {scores}   {r:8.1f} {a:8.1f} {s:8.1f}")
+    lines.append(
+        f"{len(shown)} candidate{'s' * (len(shown) != 1)} with a score of {detection.settings['threshold']:g} or more, "
+        f"{hidden} below."
+    )
+    model: Mapping[str, Any] = detection.model
+    lines.append(f"Model {model['name']} {model['version']}: {model['training_data']} Not for clinical use.")
+    lines.append(f"Report: {output / 'report.html'}")
+    return "\n".join(lines)

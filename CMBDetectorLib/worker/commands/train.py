@@ -1,0 +1,117 @@
+"""``cmbdetector train`` and ``crossvalidate``: the paper's two stages on a BIDS dataset of one's own."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from CMBDetectorLib.datasets.bids import read_dataset
+from CMBDetectorLib.files import check_output_folder, output_folder, write_json
+from CMBDetectorLib.models.bundle import BUNDLE_FILES
+from CMBDetectorLib.worker.listeners import Listener
+from CMBDetectorLib.worker.options import add_brain_mask, choose_brain_mask, whole_number
+
+if TYPE_CHECKING:
+    from CMBDetectorLib.training.cases import PreparedCase
+    from CMBDetectorLib.training.settings import TrainingSettings
+
+CROSSVALIDATION_FILES = (
+    "froc.json", "froc.png", "scans.tsv", "missed.tsv", "report.html", "settings.json", "predictions", "mimics",
+)  # fmt: skip
+
+
+def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Declare both commands."""
+    train = commands.add_parser("train", parents=[common], help="train a model bundle on a dataset")
+    _add_options(train, "BUNDLE")
+    train.add_argument("--name", help="name of the bundle (that of its folder)")
+    train.set_defaults(run=run_train)
+    cross = commands.add_parser("crossvalidate", parents=[common], help="leave-N-out cross-validation on a dataset")
+    _add_options(cross, "DIR")
+    cross.add_argument("--leave-out", type=whole_number, default=2, metavar="N", help="scans a fold (%(default)s)")
+    cross.set_defaults(run=run_crossvalidate)
+
+
+def _add_options(parser: argparse.ArgumentParser, output: str) -> None:
+    parser.add_argument("dataset", type=Path, help="BIDS folder with annotations")
+    parser.add_argument("--output", type=Path, required=True, metavar=output, help="new folder for the result")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="folder for checkpoints (OUTPUT.work)")
+    parser.add_argument("--keep-work", action="store_true", help="do not remove that folder at the end")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same result (%(default)s)")
+    parser.add_argument("--epochs", type=whole_number, metavar="N", help="epochs of each network")
+    parser.add_argument("--steps", type=whole_number, metavar="N", help="batches of an epoch")
+    parser.add_argument("--tiny", action="store_true", help="small networks, to try things out")
+    add_brain_mask(parser, default="dataset")
+
+
+def run_train(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any], str]:
+    """Train on all annotated scans and write a bundle."""
+    check_output_folder(options.output, BUNDLE_FILES)
+    listener.plan([("preprocessing", 20.0), ("training", 80.0)])
+    prepared, settings, work = _prepare(options, listener, {"command": "train"})
+    from CMBDetectorLib.progress import Part
+    from CMBDetectorLib.training.bundles import save_bundle, train_networks
+    from CMBDetectorLib.training.work import close_work
+
+    trained = train_networks(prepared, settings, work / "networks", Part(listener, "training"))
+    lesions = sum(len(case.microbleeds_ras) for case in prepared)
+    name = options.name or options.output.resolve().name
+    description = f"Trained on {len(prepared)} scans with {lesions} microbleeds and {trained.mimics} mimics."
+    bundle = save_bundle(trained, options.output, name, prepared, _training_data(options.dataset), description)
+    close_work(work, options.keep_work)
+    data = {"output": str(options.output), "checksum": bundle.checksum, "scans": len(prepared), "microbleeds": lesions}
+    return data, f"{description}\nModel {bundle.name} in {options.output}"
+
+
+def run_crossvalidate(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any], str]:
+    """Cross-validate and write the FROC, the predictions and the mimics of each fold."""
+    check_output_folder(options.output, CROSSVALIDATION_FILES)
+    listener.plan([("preprocessing", 5.0), ("folds", 95.0)])
+    prepared, settings, work = _prepare(options, listener, {"command": "crossvalidate", "leave_out": options.leave_out})
+    from CMBDetectorLib.evaluation.evaluate import compare, write_evaluation
+    from CMBDetectorLib.training.crossvalidation import collect, crossvalidate
+    from CMBDetectorLib.training.work import close_work
+
+    detections = crossvalidate(prepared, settings, options.leave_out, work, listener)
+    evaluation = compare(detections, {case.id: case.microbleeds_ras for case in prepared})
+    lesions = sum(len(case.microbleeds_ras) for case in prepared)
+    notes = [
+        f"Leave-{options.leave_out}-out cross-validation over {len(prepared)} scans with {lesions} microbleeds: "
+        "each scan was searched by networks that never saw it.",
+        _training_data(options.dataset),
+    ]
+    with output_folder(options.output, CROSSVALIDATION_FILES) as folder:
+        collect(work, folder)
+        write_json(folder / "settings.json", settings.to_json())
+        write_evaluation(folder, evaluation, "Cross-validation", notes)
+    close_work(work, options.keep_work)
+    data = {"output": str(options.output), "scans": len(prepared), "microbleeds": lesions}
+    return data, f"{evaluation.final.table()}\nReport: {options.output / 'report.html'}"
+
+
+def _prepare(
+    options: argparse.Namespace, listener: Listener, extra: dict[str, Any]
+) -> tuple[list[PreparedCase], TrainingSettings, Path]:
+    """Read the dataset, open the work folder and preprocess the scans."""
+    from CMBDetectorLib.training.cases import prepare_cases
+    from CMBDetectorLib.training.settings import settings_from
+    from CMBDetectorLib.training.work import describe_cases, open_work
+
+    settings = settings_from(options.seed, options.epochs, options.steps, options.tiny)
+    cases = read_dataset(options.dataset)
+    work = options.work or options.output.with_name(options.output.name + ".work")
+    mask = choose_brain_mask(options.brain_mask, listener)
+    description = {"settings": settings.to_json(), "cases": describe_cases(cases), "brain_mask": mask, **extra}
+    open_work(work, description, options.resume)
+    return prepare_cases(cases, work / "cases", settings.spacing_mm, mask, listener), settings, work
+
+
+def _training_data(dataset: Path) -> str:
+    """Return the sentence that says on what was trained."""
+    from CMBDetectorLib.datasets.bids import is_simulated
+
+    return (
+        "Trained on simulated scans." if is_simulated(dataset) else f"Trained on the dataset {dataset.resolve().name}."
+    )

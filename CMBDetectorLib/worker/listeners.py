@@ -1,0 +1,163 @@
+"""Who listens to the progress of a command: the event stream of ``--events``, a terminal, or a log file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+from CMBDetectorLib.errors import CMBDetectorError
+from CMBDetectorLib.progress import Progress
+
+HEARTBEAT_S = 1.0
+_SHORTEST_STEP_S = 0.05
+
+
+class Listener(Progress):
+    """A listener with a beginning and an end; ``result`` and ``error`` close what a command has to say."""
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening."""
+
+    def result(self, data: dict[str, Any], text: str) -> None:
+        """Pass on the result: ``data`` for programs, ``text`` for people."""
+
+    def error(self, error: CMBDetectorError) -> None:
+        """Pass on why the command failed."""
+
+
+class EventStream(Listener):
+    """One ASCII JSON object a line on ``descriptor``: progress, log, heartbeat, result, error."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+        self._shown = (-1.0, "")
+        self._stop = threading.Event()
+        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._heart.start()
+
+    def show(self, stage: str, step: int, steps: int, fraction: float) -> None:
+        """Send a progress event, at most 20 a second; the first and last of a stage always."""
+        now = time.monotonic()
+        last, last_stage = self._shown
+        if stage == last_stage and now - last < _SHORTEST_STEP_S and step < steps:
+            return
+        self._shown = now, stage
+        elapsed = now - self._started
+        left = round(elapsed * (1 - fraction) / fraction, 1) if fraction > 0.02 else None
+        self._send(
+            event="progress", stage=stage, step=step, steps=steps, fraction=round(fraction, 4),
+            elapsed_s=round(elapsed, 1), left_s=left,
+        )  # fmt: skip
+
+    def log(self, message: str) -> None:
+        """Send a log event."""
+        self._send(event="log", message=message)
+
+    def result(self, data: dict[str, Any], text: str) -> None:
+        """Send the result event."""
+        self._send(event="result", **data)
+
+    def error(self, error: CMBDetectorError) -> None:
+        """Send the error event."""
+        self._send(event="error", code=error.code, message=error.message, hint=error.hint)
+
+    def close(self) -> None:
+        """Stop the heartbeat."""
+        self._stop.set()
+        self._heart.join(timeout=2 * HEARTBEAT_S)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            self._send(event="heartbeat", elapsed_s=round(time.monotonic() - self._started, 1))
+
+    def _send(self, **event: Any) -> None:
+        line = (json.dumps(event, ensure_ascii=True) + "\n").encode("ascii")
+        with self._lock:
+            try:
+                while line:
+                    line = line[os.write(self._descriptor, line) :]
+            except OSError:
+                # Nobody reads any more: the work goes on, its results are in files.
+                self._stop.set()
+
+
+class Terminal(Listener):
+    """A progress bar on a terminal, plain lines where standard error is none; the result goes to standard output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from rich.console import Console
+        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._bar: Bar | None = None
+        self._stage = ""
+        if self._console.is_terminal:
+            self._bar = Bar(
+                TextColumn("{task.description:<18}"), BarColumn(), TaskProgressColumn(),
+                TextColumn("{task.fields[steps]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+                console=self._console, transient=True,
+            )  # fmt: skip
+            self._bar.start()
+            self._task = self._bar.add_task("starting", total=1.0, steps="")
+
+    def show(self, stage: str, step: int, steps: int, fraction: float) -> None:
+        """Move the bar; without a terminal, print each new stage on a line."""
+        if self._bar is not None:
+            counted = f"{step}/{steps}" if 0 < steps < 1000 else ""
+            self._bar.update(self._task, completed=fraction, description=stage, steps=counted)
+        elif stage != self._stage:
+            self._print(f"{stage} ...")
+        self._stage = stage
+
+    def log(self, message: str) -> None:
+        """Print a note above the bar."""
+        self._print(message)
+
+    def result(self, data: dict[str, Any], text: str) -> None:
+        """Print the result to standard output."""
+        self.close()
+        print(text, flush=True)
+
+    def error(self, error: CMBDetectorError) -> None:
+        """Print the sentence and the next step."""
+        self.close()
+        self._print(f"cmbdetector: {error.message}")
+        if error.hint:
+            self._print(f"  {error.hint}")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _print(self, text: str) -> None:
+        # File names are no markup: a bracket in one is printed as it is.
+        self._console.print(text, markup=False)
+
+
+def make_listener(events: int | None) -> Listener:
+    """Return the listener for this process: the event stream on the descriptor ``events``, or the terminal."""
+    if events is not None:
+        return EventStream(events)
+    for stream in (sys.stdout, sys.stderr):
+        # A path with letters that the terminal cannot show must not end a night's work.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    return Terminal()

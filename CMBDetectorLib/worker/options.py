@@ -1,0 +1,44 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+
+from CMBDetectorLib.preprocessing import hd_bet
+from CMBDetectorLib.progress import Progress
+
+
+def add_brain_mask(parser: argparse.ArgumentParser, default: str = "auto") -> None:
+    """Declare ``--brain-mask``."""
+    parser.add_argument(
+        "--brain-mask",
+        default=default,
+        metavar="HOW",
+        help="hd-bet, simple, none, or a mask file on the scan's grid; auto: hd-bet where it is set up (%(default)s)",
+    )
+
+
+def choose_brain_mask(how: str, progress: Progress) -> str:
+    """Return the method for :func:`CMBDetectorLib.preprocessing.pipeline.preprocess`, telling what "auto" became."""
+    if how != "auto":
+        return how
+    if hd_bet.hd_bet_available():
+        return "hd-bet"
+    progress.log("HD-BET is not set up: the simple brain mask is used. Look at the mask (--keep brain-mask).")
+    return "simple"
+
+
+def likelihood_threshold(text: str) -> float:
+    """Return the number that ``text`` stands for, in [0, 1]; for argparse."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
+    return value
+
+
+def whole_number(text: str) -> int:
+    """Return the positive whole number that ``text`` stands for; for argparse."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value

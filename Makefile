@@ -1,0 +1,50 @@
+# Two commands do everything: `make demo` and `make test`. Both make the environment in .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+ifeq ($(OS),Windows_NT)
+BIN := .venv/Scripts
+endif
+
+.PHONY: demo test lint format clean benchmark
+
+# HD-BET brings PyTorch, several hundred MB: it is installed in CI, and elsewhere with `make HD_BET=1 …`.
+ifeq ($(CI),true)
+HD_BET ?= 1
+endif
+READY := .venv/ready$(if $(HD_BET),-hd-bet)
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit('Python 3.10 or newer is needed') if sys.version_info < (3, 10) else None"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[simulation,test]"
+	touch $@
+
+.venv/ready-hd-bet: .venv/ready
+	$(BIN)/python -m pip install --quiet "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet "torch==2.13.0" --editable ".[hd-bet]"
+	touch $@
+
+demo: .venv/ready
+	rm -rf demo
+	$(BIN)/cmbdetector simulate --scans 1 --seed 2026 --microbleeds 6 --output demo/dataset
+	$(BIN)/cmbdetector detect demo/dataset/sub-01/swi/sub-01_swi.nii.gz --brain-mask simple --output demo/result
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest --cov --cov-report=term --durations=10
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: .venv/ready
+	$(BIN)/python benchmarks/inference.py
+
+clean:
+	rm -rf .venv demo build dist *.egg-info

@@ -1,0 +1,74 @@
+"""Fixtures for the whole session: simulated crops, and one tiny model trained on them once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a worker process left: exit code, events (of ``--events``) and its two outputs."""
+
+    code: int
+    events: list[dict]
+    stdout: str
+    stderr: str
+
+    def last(self, kind: str) -> dict:
+        """Return the last event of ``kind``."""
+        return [event for event in self.events if event["event"] == kind][-1]
+
+
+def run_worker(*arguments: object, events: bool = True, env: dict[str, str] | None = None) -> Run:
+    """Run the real worker process to its end."""
+    command = [sys.executable, "-m", "CMBDetectorLib", *map(str, arguments), *(["--events"] if events else [])]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, encoding="utf-8", env={**os.environ, **(env or {})}
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()] if events else []
+    return Run(done.returncode, lines, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def worker() -> Callable[..., Run]:
+    """The worker as a function of its arguments."""
+    return run_worker
+
+
+@pytest.fixture(scope="session")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BIDS dataset of four simulated crops with 12 microbleeds."""
+    pytest.importorskip("nilearn", reason="the simulator needs nilearn")
+    from CMBDetectorLib.simulation.dataset import simulate_dataset
+
+    folder = tmp_path_factory.mktemp("data") / "crops"
+    simulate_dataset(folder, 4, 7, "crop", 12)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of tiny networks, trained by the real command on :func:`crops`."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    run = run_worker("train", crops, "--output", folder, "--tiny", "--epochs", 4, "--steps", 40, "--seed", 1)
+    assert run.code == 0, run.stderr[-2000:]
+    return folder
+
+
+@pytest.fixture
+def real_crop() -> Path:
+    """The folder of the real crop; tests that need it skip where it is absent."""
+    if not (REAL / "gre_mag.nii").is_file():
+        pytest.skip("the real crop ../shared/real is absent")
+    return REAL

@@ -1,0 +1,175 @@
+"""Tiles, likelihood maps, candidates, sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from CMBDetectorLib.detection import likelihood
+from CMBDetectorLib.detection.candidates import find_peaks
+from CMBDetectorLib.detection.detector import Detector
+from CMBDetectorLib.detection.patches import cut_windows
+from CMBDetectorLib.detection.size import apparent_diameter
+from CMBDetectorLib.detection.tiles import plan_tiles
+from CMBDetectorLib.models.bundle import load_bundle
+from CMBDetectorLib.networks import backend, unet
+
+SPACING = (0.45, 0.45, 1.0)
+SMALL = {"kind": "unet", "stem": 8, "channels": [8, 16]}
+
+
+@pytest.fixture(scope="module")
+def networks() -> list:
+    backend.set_seed(5)
+    models = [unet.build_unet(SMALL), unet.build_unet(SMALL)]
+    for model in models:  # untrained networks answer nearly the same everywhere: make them sensitive
+        for layer in model.layers:
+            if layer.name.endswith("_norm"):
+                gamma, beta, mean, variance = layer.get_weights()
+                layer.set_weights([gamma * 2, beta, mean, variance * 0.5])
+    return [unet.fold(model, SMALL) for model in models]
+
+
+@pytest.fixture(scope="module")
+def brain() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    shape = (70, 90, 50)
+    grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, n) for n in shape], indexing="ij"))
+    mask = (grid**2).sum(0) < 0.8
+    image = ndimage.gaussian_filter(rng.normal(0.5, 0.4, shape), 1).astype(np.float32) * mask
+    return image, mask
+
+
+@given(
+    st.tuples(st.integers(3, 40), st.integers(3, 40), st.integers(3, 30)),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([2_000, 20_000, 10**9]),
+)
+@settings(max_examples=40, deadline=None)
+def test_tiles_cover_every_voxel_of_the_brain_once(shape, seed, most):
+    mask = ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), 1.5) > 0.5
+    counted = np.zeros(shape, int)
+    for tile in plan_tiles(mask, (4, 4, 2), (5, 8, 3), most):
+        assert all(s % n == 0 for s, n in zip(tile.start, (4, 4, 2), strict=True))
+        assert all(s % n == 0 for s, n in zip(tile.shape, (4, 4, 2), strict=True))
+        counted[tuple(slice(a, b) for a, b in zip(tile.start, tile.stop, strict=True))] += 1
+    assert (counted[mask] == 1).all()
+    assert counted.max(initial=0) <= 1
+
+
+def test_large_masks_are_cut_into_tiles_below_the_limit():
+    tiles = plan_tiles(np.ones((200, 200, 100), bool), (4, 4, 2), (12, 12, 6), 600_000)
+    assert len(tiles) > 4
+    assert max(tile.voxels for tile in tiles) <= 600_000
+
+
+def test_tiles_and_one_piece_give_the_same_map(networks, brain):
+    image, mask = brain
+    margin = unet.margin(SMALL)
+    whole = likelihood.dense_map(networks, SMALL, image, mask, margin=margin)
+    tiled = likelihood.dense_map(networks, SMALL, image, mask, most_voxels=150_000, margin=margin)
+    assert len(plan_tiles(mask, unet.stride(SMALL), margin, 150_000)) > 4
+    assert whole[mask].std() > 1e-4
+    assert (whole[~mask] == 0).all()
+    np.testing.assert_allclose(tiled, whole, atol=1e-5)
+
+
+def test_the_default_margin_is_enough_for_a_trained_network(tiny_model, brain):
+    detector = Detector.from_bundle(load_bundle(tiny_model))
+    architecture = load_bundle(tiny_model).networks("unets")[0][1]
+    image, mask = brain
+    maps = [
+        likelihood.dense_map(detector._folded, architecture, image, mask, most_voxels=most, margin=margin)
+        for most, margin in ((10**9, unet.margin(architecture)), (150_000, likelihood.MARGIN))
+    ]
+    assert maps[0].max() > 0.05
+    assert np.abs(maps[0] - maps[1]).max() < 0.03
+
+
+def test_exact_map_is_the_mean_over_all_windows(networks, brain):
+    image, mask = (array[20:44, 30:52, 15:33] for array in brain)
+    found = likelihood.exact_map(networks[:1], image, mask)
+    pad = np.array(unet.WINDOW) - 1
+    padded = np.pad(image, [(p, p + 3) for p in pad])
+    total, count = np.zeros(padded.shape), np.zeros(padded.shape)
+    corners = [range(0, n - w + 1, 3) for n, w in zip(padded.shape, unet.WINDOW, strict=True)]
+    boxes = [
+        tuple(slice(a, a + w) for a, w in zip((i, j, k), unet.WINDOW, strict=True))
+        for i in corners[0] for j in corners[1] for k in corners[2]
+    ]  # fmt: skip
+    for first in range(0, len(boxes), 128):
+        part = boxes[first : first + 128]
+        maps = networks[0].predict_on_batch(np.stack([padded[box] for box in part])[..., None])
+        for box, one in zip(part, np.asarray(maps), strict=True):
+            total[box] += one[..., 0]
+            count[box] += 1
+    mean = (total / np.maximum(count, 1))[tuple(slice(p, p + n) for p, n in zip(pad, image.shape, strict=True))]
+    np.testing.assert_allclose(found, np.where(mask, mean, 0), atol=1e-5)
+
+
+def test_a_map_without_brain_is_empty(networks):
+    empty = np.zeros((30, 30, 20), np.float32)
+    assert not likelihood.dense_map(networks, SMALL, empty, empty > 0).any()
+    assert likelihood.exact_windows(empty > 0) == 0
+
+
+def _blobs(centres_mm, shape=(80, 80, 40), sigma=1.0):
+    grid = np.stack(np.meshgrid(*[np.arange(n) * s for n, s in zip(shape, SPACING, strict=True)], indexing="ij"), -1)
+    maps = [height * np.exp(-0.5 * ((grid - c) ** 2).sum(-1) / sigma**2) for *c, height in centres_mm]
+    return np.max(maps, axis=0).astype(np.float32)
+
+
+def test_neighbours_3_mm_apart_stay_apart():
+    found = find_peaks(_blobs([(15, 15, 15, 0.9), (18, 15, 15, 0.8), (15, 15, 18, 0.7)]), SPACING, 0.2)
+    assert len(found.ijk) == 3
+    np.testing.assert_allclose(found.ijk * SPACING, [(15, 15, 15), (18, 15, 15), (15, 15, 18)], atol=0.45)
+
+
+def test_a_large_flat_lesion_is_one_candidate():
+    grid = np.stack(np.meshgrid(*[np.arange(n) * s for n, s in zip((80, 80, 40), SPACING, strict=True)], indexing="ij"))
+    ball = ((grid - np.array([18, 18, 20])[:, None, None, None]) ** 2).sum(0) < 3.5**2
+    flat = ndimage.gaussian_filter(ball.astype(float), 0.6 / np.array(SPACING))
+    noise = np.random.default_rng(0).normal(0, 0.01, ball.shape)
+    found = find_peaks((flat * (0.9 + noise)).astype(np.float32), SPACING, 0.2)
+    assert len(found.ijk) == 1
+    assert np.linalg.norm(found.ijk[0] * SPACING - [18, 18, 20]) < 3.5
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.05, 0.6))
+@settings(max_examples=20, deadline=None)
+def test_candidates_lie_above_the_threshold_and_do_not_crowd(seed, threshold):
+    noise = ndimage.gaussian_filter(np.random.default_rng(seed).random((30, 30, 16)), (2, 2, 1))
+    array = ((noise - noise.min()) / np.ptp(noise)).astype(np.float32)
+    found = find_peaks(array, SPACING, threshold)
+    assert (found.likelihood >= threshold).all()
+    assert (np.diff(found.likelihood) <= 0).all()
+    assert found.likelihood[0] == array.max()
+    assert ((found.ijk >= 0) & (found.ijk <= np.array(array.shape) - 1)).all()
+
+
+def test_no_candidates_in_an_empty_map():
+    assert find_peaks(np.zeros((20, 20, 16), np.float32), SPACING, 0.2).ijk.shape == (0, 3)
+
+
+@pytest.mark.parametrize("diameter", [2.0, 4.0, 7.0])
+def test_apparent_diameter_of_a_dark_ball(diameter):
+    fine = np.stack(np.meshgrid(*[np.arange(n) * s for n, s in zip((60, 60, 30), SPACING, strict=True)], indexing="ij"))
+    centre = np.array([13.5, 13.5, 15])
+    ball = ((fine - centre[:, None, None, None]) ** 2).sum(0) < (diameter / 2) ** 2
+    image = np.where(ball, 0.1, 0.5).astype(np.float32)
+    found = apparent_diameter(image, np.ones(image.shape, bool), centre / SPACING, SPACING)
+    assert found == pytest.approx(diameter, abs=0.5)
+
+
+def test_windows_are_centred_and_padded_with_no_brain():
+    image = np.arange(30 * 30 * 20, dtype=np.float32).reshape(30, 30, 20) + 1
+    windows = cut_windows(image, np.array([[15, 15, 10], [0, 0, 0], [29, 29, 19], [500, 0, 0]]))
+    assert windows.shape == (4, 20, 20, 16)
+    assert windows[0, 10, 10, 8] == image[15, 15, 10]
+    assert windows[1, 10, 10, 8] == image[0, 0, 0]
+    assert not windows[1, :10].any()
+    assert windows[2, 10, 10, 8] == image[29, 29, 19]
+    assert not windows[3].any()

@@ -1,0 +1,95 @@
+"""N4 takes the shading away and nothing else, in any orientation; it can be stopped, and its failure costs nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from head_phantom import make_head, oblique_affine
+
+from CMBDetectorLib.errors import Cancelled
+from CMBDetectorLib.preprocessing import bias_field
+from CMBDetectorLib.preprocessing.bias_field import STAGE, correct_bias_field
+from CMBDetectorLib.progress import Progress
+from CMBDetectorLib.volume import Volume
+
+
+class Listener(Progress):
+    """Keeps the reports; raises at the ``stop``-th."""
+
+    def __init__(self, stop: int | None = None, error: type[BaseException] = Cancelled) -> None:
+        super().__init__()
+        self.steps: list[tuple[int, int]] = []
+        self.stop, self.error = stop, error
+
+    def show(self, stage: str, step: int, steps: int, fraction: float) -> None:
+        assert stage == STAGE
+        self.steps.append((step, steps))
+        if self.stop is not None and len(self.steps) > self.stop:
+            raise self.error
+
+
+@pytest.mark.parametrize(("axes", "degrees"), [("RAS", 0), ("LPS", 12)])
+def test_shading_is_taken_away_and_lesions_stay_dark(axes, degrees):
+    head = make_head((3, 3, 4), axes, degrees, bias=0.3)
+    listener = Listener()
+    corrected, notes = correct_bias_field(head.scan, head.brain, listener)
+    assert notes == []
+    assert corrected.same_grid(head.scan)
+    assert corrected.array.dtype == np.float32
+    inside = head.brain.array
+    field = np.log(head.bias.array[inside])
+    left = np.log(head.scan.array[inside] / np.maximum(corrected.array[inside], 1e-3)) - field
+    assert left.std() < 0.15 * field.std()
+    # Tissue contrast is kept: corrected and true intensities are proportional.
+    assert np.corrcoef(corrected.array[inside], head.clean.array[inside])[0, 1] > 0.97
+    steps = [step for step, _ in listener.steps]
+    assert steps == sorted(steps)
+    assert len(steps) > 5
+    assert listener.steps[-1][0] == listener.steps[-1][1]
+
+
+@pytest.mark.parametrize("error", [Cancelled, KeyboardInterrupt])
+def test_an_exception_of_the_listener_ends_the_work(error):
+    head = make_head((4, 4, 4))
+    listener = Listener(stop=3, error=error)
+    with pytest.raises(error):
+        correct_bias_field(head.scan, head.brain, listener)
+    assert len(listener.steps) == 4
+
+
+def test_a_small_oblique_crop_keeps_its_lesion():
+    rng = np.random.default_rng(0)
+    shape = (51, 51, 20)
+    distance = np.linalg.norm((np.indices(shape).T - np.array([25, 25, 10])) * (0.47, 0.47, 1), axis=-1).T
+    shading = 1 + 0.2 * np.linspace(-1, 1, 51)[:, None, None]
+    array = (500 * shading * (1 + rng.normal(0, 0.03, shape))).astype(np.float32)
+    array[distance < 2.5] *= 0.3
+    scan = Volume(array, oblique_affine((0.47, 0.47, 1), "PSL", 20))
+    corrected, notes = correct_bias_field(scan, scan.with_array(np.ones(shape, bool)))
+    assert notes == []
+    tissue = corrected.array[distance > 4]
+    assert tissue.std() / tissue.mean() < 0.06 < array[distance > 4].std() / array[distance > 4].mean()
+    assert corrected.array[distance < 1.5].mean() < 0.4 * tissue.mean()
+
+
+def test_a_failure_of_n4_leaves_the_scan_as_it_was_with_a_note(monkeypatch):
+    class Failing(sitk.N4BiasFieldCorrectionImageFilter):
+        def Execute(self, *images):
+            raise RuntimeError("Exception thrown in SimpleITK")
+
+    monkeypatch.setattr(bias_field.sitk, "N4BiasFieldCorrectionImageFilter", Failing)
+    head = make_head((5, 5, 5))
+    corrected, notes = correct_bias_field(head.scan, head.brain)
+    np.testing.assert_array_equal(corrected.array, head.scan.array)
+    assert len(notes) == 1
+    assert "not corrected" in notes[0]
+
+
+def test_a_mask_of_a_few_voxels_leaves_the_scan_as_it_was_with_a_note():
+    head = make_head((5, 5, 5))
+    mask = head.brain.with_array(np.zeros(head.brain.shape, bool))
+    mask.array[20, 20, 15] = True
+    corrected, notes = correct_bias_field(head.scan, mask)
+    np.testing.assert_array_equal(corrected.array, head.scan.array)
+    assert "too small" in notes[0]

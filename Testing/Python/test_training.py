@@ -1,0 +1,209 @@
+"""Patches, augmentation, fitting with checkpoints, mimics, folds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from CMBDetectorLib.datasets.bids import Point, read_dataset, read_points, write_points
+from CMBDetectorLib.errors import BadInputError, Cancelled
+from CMBDetectorLib.evaluation.matching import HIT_RADIUS_MM
+from CMBDetectorLib.networks.unet import WINDOW, build_unet
+from CMBDetectorLib.progress import Progress
+from CMBDetectorLib.training.augmentation import flip_and_rotate, random_shifts
+from CMBDetectorLib.training.cases import prepare_cases
+from CMBDetectorLib.training.crossvalidation import make_folds
+from CMBDetectorLib.training.fitting import fit
+from CMBDetectorLib.training.patches import Stage1Sampler, Stage2Sampler, away_from, centre_map
+from CMBDetectorLib.training.settings import FitSettings, settings_from
+from CMBDetectorLib.training.work import open_work
+
+SPACING = (0.45, 0.45, 1.0)
+SMALL = {"kind": "unet", "stem": 4, "channels": [4, 8]}
+
+
+@pytest.fixture(scope="module")
+def prepared(crops, tmp_path_factory):
+    return prepare_cases(read_dataset(crops), tmp_path_factory.mktemp("work"), SPACING, "dataset", Progress())
+
+
+def test_preprocessed_cases_hold_their_microbleeds(prepared):
+    assert len(prepared) == 4
+    assert sum(len(case.microbleeds) for case in prepared) == 12
+    for case in prepared:
+        brain = case.image[case.mask]
+        assert 0.4 < np.median(brain) < 0.8
+        assert not case.image[~case.mask].any()
+        for ijk in case.microbleeds:
+            i, j, k = np.round(ijk).astype(int)
+            around = np.asarray(case.image[i - 2 : i + 3, j - 2 : j + 3, k - 1 : k + 2], float)
+            assert around.min() < 0.8 * np.median(brain)
+
+
+def test_preprocessing_is_not_repeated(crops, tmp_path):
+    cases = read_dataset(crops)[:2]
+    first = prepare_cases(cases, tmp_path, SPACING, "dataset", Progress())
+    times = [(case.folder / "image.npy").stat().st_mtime_ns for case in first]
+    again = prepare_cases(cases, tmp_path, SPACING, "dataset", Progress())
+    assert [(case.folder / "image.npy").stat().st_mtime_ns for case in again] == times
+    np.testing.assert_array_equal(again[0].ijk_to_ras, first[0].ijk_to_ras)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_augmentation_moves_image_and_target_together(seed):
+    rng = np.random.default_rng(seed)
+    window = rng.random(WINDOW, np.float32)
+    image, target = flip_and_rotate(rng, window, window > 0.5)
+    assert image.shape == WINDOW
+    np.testing.assert_array_equal(image > 0.5, target)
+    np.testing.assert_array_equal(np.sort(image, axis=None), np.sort(window, axis=None))
+
+
+def test_augmentation_reaches_all_sixteen_positions():
+    window = np.arange(np.prod(WINDOW), dtype=float).reshape(WINDOW)
+    rng = np.random.default_rng(0)
+    seen = {flip_and_rotate(rng, window)[0].tobytes() for _ in range(400)}
+    assert len(seen) == 16  # 8 positions of a square, each with and without a flip through the slices
+
+
+def test_shifts_stay_within_bounds_and_reach_them():
+    shifts = random_shifts(np.random.default_rng(0), 2000, (2, 1, 0))
+    np.testing.assert_array_equal(shifts.min(0), [-2, -1, 0])
+    np.testing.assert_array_equal(shifts.max(0), [2, 1, 0])
+
+
+@given(st.tuples(*[st.floats(2, n - 3) for n in WINDOW]))
+def test_centre_map_peaks_at_the_microbleed(centre):
+    target = centre_map(np.array([centre]), np.array(SPACING), 1.0)
+    peak = np.unravel_index(target.argmax(), WINDOW)
+    assert (np.abs(np.array(peak) - centre) <= 0.5 + 1e-6).all()
+    assert 0.8 < target.max() <= 1
+
+
+def test_centre_map_keeps_neighbours_apart_and_ignores_the_far():
+    target = centre_map(np.array([[5, 10, 8], [12, 10, 8], [60, 0, 0]]), np.array(SPACING), 1.0)
+    assert target[5, 10, 8] == target[12, 10, 8] == 1
+    assert target[8, 10, 8] < 0.7
+
+
+def test_stage1_windows_come_with_their_targets(prepared):
+    sample = Stage1Sampler(prepared, SPACING, (3, 3, 2), 1.0)
+    images, targets = sample(np.random.default_rng(0), 40)
+    assert images.shape == targets.shape == (40, *WINDOW, 1)
+    marked = targets.max(axis=(1, 2, 3, 4)) > 0.9
+    assert marked.sum() >= 20
+    assert not marked.all()
+    # Microbleeds are dark: under the target the image is darker than around it.
+    under = [image[target > 0.7].min() for image, target in zip(images[marked], targets[marked], strict=True)]
+    assert np.median(under) < 0.4
+    again, _ = sample(np.random.default_rng(0), 40)
+    np.testing.assert_array_equal(again, images)
+
+
+def test_stage2_windows_are_half_microbleeds(prepared):
+    mimics = [case.dark_spots[:5].astype(float) for case in prepared]
+    images, labels = Stage2Sampler(prepared, mimics, SPACING, (1, 1, 1))(np.random.default_rng(0), 60)
+    assert images.shape == (60, *WINDOW, 1)
+    assert labels.sum() == 30
+    centre = images[:, 9:12, 9:12, 7:10, 0].min(axis=(1, 2, 3))
+    assert np.median(centre[labels[:, 0] == 1]) < 0.45
+
+
+def test_no_negative_lies_on_a_microbleed(prepared):
+    for case in prepared:
+        left = away_from(case.dark_spots, case.microbleeds, SPACING)
+        assert 0 < len(left) < len(case.dark_spots)
+        apart = np.linalg.norm((left[:, None] - case.microbleeds[None]) * SPACING, axis=-1)
+        assert apart.min() > HIT_RADIUS_MM
+
+
+class _StopAfter(Progress):
+    """Cancels a training in the middle of an epoch."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self.steps = steps
+
+    def show(self, stage, step, steps, fraction):
+        if step >= self.steps:
+            raise Cancelled
+
+
+def test_a_killed_training_resumes_to_the_same_weights(prepared, tmp_path):
+    sample = Stage1Sampler(prepared, SPACING, (3, 3, 2), 1.0)
+    recipe = FitSettings((4,), 3, 4, 1e-3, (3, 3, 2))
+
+    def train(checkpoint, progress):
+        return fit(lambda: build_unet(SMALL), sample, recipe, 4, 11, checkpoint, progress, "unet").get_weights()
+
+    whole = train(tmp_path / "whole.npz", Progress())
+    with pytest.raises(Cancelled):
+        train(tmp_path / "killed.npz", _StopAfter(6))
+    resumed = train(tmp_path / "killed.npz", Progress())
+    for a, b in zip(whole, resumed, strict=True):
+        np.testing.assert_array_equal(a, b)
+    repeated = train(tmp_path / "again.npz", Progress())
+    for a, b in zip(whole, repeated, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not list(tmp_path.glob(".partial*"))
+
+
+def test_a_checkpoint_of_another_recipe_or_a_damaged_one_is_refused(prepared, tmp_path):
+    sample = Stage1Sampler(prepared, SPACING, (3, 3, 2), 1.0)
+    checkpoint = tmp_path / "unet.npz"
+
+    def train(steps):
+        recipe = FitSettings((4,), 1, steps, 1e-3, (3, 3, 2))
+        fit(lambda: build_unet(SMALL), sample, recipe, 4, 11, checkpoint, Progress(), "unet")
+
+    train(1)
+    with pytest.raises(BadInputError, match="other settings"):
+        train(2)
+    checkpoint.write_bytes(checkpoint.read_bytes()[:500])
+    with pytest.raises(BadInputError, match=r"unet\.npz is damaged"):
+        train(1)
+
+
+@given(st.integers(2, 40), st.integers(1, 6), st.integers(0, 1000))
+def test_each_scan_is_left_out_once(count, leave_out, seed):
+    if leave_out >= count:
+        with pytest.raises(BadInputError):
+            make_folds(count, leave_out, seed)
+        return
+    folds = make_folds(count, leave_out, seed)
+    assert sorted(index for fold in folds for index in fold) == list(range(count))
+    assert all(len(fold) == leave_out for fold in folds[:-1])
+    assert folds == make_folds(count, leave_out, seed)
+
+
+def test_only_the_same_run_is_resumed(tmp_path):
+    work = tmp_path / "work"
+    open_work(work, {"settings": {"seed": 1}, "cases": {"sub-01": "a"}}, resume=False)
+    with pytest.raises(BadInputError, match="interrupted run"):
+        open_work(work, {"settings": {"seed": 1}, "cases": {"sub-01": "a"}}, resume=False)
+    open_work(work, {"settings": {"seed": 1}, "cases": {"sub-01": "a"}}, resume=True)
+    with pytest.raises(BadInputError, match=r"another one \(cases changed\)"):
+        open_work(work, {"settings": {"seed": 1}, "cases": {"sub-01": "b"}}, resume=True)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    with pytest.raises(BadInputError, match="holds other files"):
+        open_work(tmp_path / "photos", {}, resume=True)
+
+
+def test_an_unannotated_or_empty_dataset_cannot_train(crops, tmp_path):
+    cases = read_dataset(crops)
+    with pytest.raises(BadInputError, match="1 annotated"):
+        prepare_cases(cases[:1], tmp_path, SPACING, "dataset", Progress())
+
+
+def test_the_length_of_a_training_must_be_positive():
+    with pytest.raises(BadInputError):
+        settings_from(epochs=0)
+    assert settings_from(epochs=3, steps=2).unet.epochs == 3
+
+
+def test_mimic_files_hold_positions_in_ras(tmp_path):
+    write_points(tmp_path / "m.tsv", [Point((1.5, -2.0, 3.25), mimic_class="vessel")], mimics=True)
+    assert read_points(tmp_path / "m.tsv")[0].ras_mm == (1.5, -2.0, 3.25)

@@ -1,0 +1,408 @@
+"""The worker process as its users meet it: results, events, exit codes, cancelling, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import SimpleITK as sitk  # noqa: N813
+
+from CMBDetectorLib.candidate import read_detection
+from CMBDetectorLib.datasets.bids import read_dataset
+from CMBDetectorLib.volume import Volume, read_volume, write_volume
+
+PROGRAM = [sys.executable, "-m", "CMBDetectorLib"]
+
+
+@pytest.fixture(scope="module")
+def scan(crops) -> Path:
+    return read_dataset(crops)[0].scan
+
+
+@pytest.fixture(scope="module")
+def detected(worker, scan, tiny_model, tmp_path_factory):
+    """One detection with everything kept: the run and its folder, in a path with spaces and umlauts."""
+    folder = tmp_path_factory.mktemp("Ergebnisse für Dr Ü") / "erste Messung"
+    run = worker(
+        "detect", scan, "--output", folder, "--model", tiny_model, "--brain-mask", "none",
+        "--keep", "preprocessed,likelihood,brain-mask", "--threshold", "0.3",
+    )  # fmt: skip
+    assert run.code == 0, run.stderr[-2000:]
+    return run, folder
+
+
+def test_detect_writes_all_its_results(detected, scan):
+    run, folder = detected
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "brain_mask.nii.gz", "candidates.csv", "candidates.json", "candidates.mrk.json", "likelihood.nii.gz",
+        "preprocessed.nii.gz", "report.html",
+    ]  # fmt: skip
+    detection = read_detection(folder / "candidates.json")
+    assert run.last("result")["candidates"] == len(detection.candidates) > 0
+    scores = [c.score for c in detection.candidates]
+    assert scores == sorted(scores, reverse=True)
+    assert detection.settings["threshold"] == 0.3
+    assert detection.model["name"] == "tiny"
+    assert set(detection.seconds) >= {"reading", "brain mask", "bias field", "stage 1", "stage 2"}
+    stored = read_volume(scan)
+    ijk = stored.to_ijk([c.ras_mm for c in detection.candidates])
+    assert ((ijk > -1) & (ijk < stored.shape)).all()
+    rows = (folder / "candidates.csv").read_text().splitlines()
+    assert len(rows) == 1 + len(detection.candidates)
+    points = json.loads((folder / "candidates.mrk.json").read_text())["markups"][0]["controlPoints"]
+    assert len(points) == len(detection.shown())
+    report = (folder / "report.html").read_text(encoding="utf-8")
+    assert "Not for clinical use" in report
+    assert "simulated" in report
+
+
+def test_detect_finds_the_microbleeds_it_was_trained_on(worker, crops, tiny_model, tmp_path):
+    run = worker("detect", crops, "--output", tmp_path / "found", "--model", tiny_model, "--brain-mask", "none")
+    assert run.code == 0, run.stderr[-2000:]
+    assert run.last("result")["scans"] == 4
+    judged = worker("evaluate", crops, "--predictions", tmp_path / "found", "--output", tmp_path / "report")
+    assert judged.code == 0, judged.stderr[-2000:]
+    froc = json.loads((tmp_path / "report" / "froc.json").read_text())
+    assert froc["final"]["ceiling"]["sensitivity_pooled"] >= 0.5
+    assert (tmp_path / "report" / "froc.png").stat().st_size > 10_000
+    # What is there is not computed again; a scan that cannot be read is named, the others are kept.
+    stamp = (tmp_path / "found" / "sub-01" / "candidates.json").stat().st_mtime_ns
+    again = worker("detect", crops, "--output", tmp_path / "found", "--model", tiny_model)
+    assert again.code == 0
+    assert (tmp_path / "found" / "sub-01" / "candidates.json").stat().st_mtime_ns == stamp
+
+
+def test_one_unreadable_scan_does_not_stop_a_cohort(worker, crops, tiny_model, tmp_path):
+    data = tmp_path / "data"
+    for name in ("sub-01", "sub-02"):
+        shutil.copytree(crops / name, data / name)
+    bad = next((data / "sub-01").rglob("*.nii.gz"))
+    bad.write_bytes(b"no image")
+    run = worker("detect", data, "--output", tmp_path / "out", "--model", tiny_model, "--brain-mask", "none")
+    assert run.code == 0, run.stderr[-2000:]
+    assert list(run.last("result")["failed"]) == ["sub-01"]
+    assert (tmp_path / "out" / "sub-02" / "candidates.json").is_file()
+    assert not (tmp_path / "out" / "sub-01").exists()
+
+
+def test_events_are_ascii_json_lines_and_move_forward(detected):
+    run, _ = detected
+    assert run.stdout.isascii()
+    kinds = [event["event"] for event in run.events]
+    assert kinds[-1] == "result"
+    fractions = [event["fraction"] for event in run.events if event["event"] == "progress"]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1, abs=0.01)
+    stages = list(dict.fromkeys(e["stage"] for e in run.events if e["event"] == "progress"))
+    assert stages == ["reading", "brain mask", "bias field", "normalisation", "stage 1", "stage 2", "report"]
+
+
+def test_heartbeats_keep_coming(worker, crops, tmp_path):
+    process = subprocess.Popen(
+        [*PROGRAM, "train", crops, "--output", tmp_path / "m", "--epochs", "50", "--events"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        times = []
+        started = time.monotonic()
+        while time.monotonic() - started < 12:
+            json.loads(process.stdout.readline())
+            times.append(time.monotonic())
+    finally:
+        process.kill()
+        process.wait()
+    assert max(np.diff(times)) < 2.0
+
+
+def test_a_terminal_sees_a_table(worker, scan, tiny_model, tmp_path):
+    run = worker(
+        "detect", scan, "--output", tmp_path / "out", "--model", tiny_model, "--brain-mask", "none",
+        "--threshold", "0", events=False,
+    )  # fmt: skip
+    assert run.code == 0, run.stderr
+    assert "rank" in run.stdout
+    assert "Not for clinical use." in run.stdout
+    assert str(tmp_path / "out" / "report.html") in run.stdout
+    assert "stage 1 ..." in run.stderr
+
+
+CENTRE_RAS = np.array([30, -20, 10], float)
+PATTERN_RAS = CENTRE_RAS + np.array([[0, 0, 0], [9, 2, -3], [-7, 8, 6], [3, -9, 9], [-8, -6, -8]])
+
+
+def _phantom(spacing, axes, angle_deg=0.0) -> Volume:
+    """Dark balls of 2.6 mm in grey tissue at ``PATTERN_RAS``, on a grid with the axes ``axes`` turned by an angle."""
+    turn = np.deg2rad(angle_deg)
+    rotation = np.array([[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]])
+    directions = rotation @ np.array(axes, float).T
+    shape = np.round(46 / np.array(spacing)).astype(int)
+    affine = np.eye(4)
+    affine[:3, :3] = directions * spacing
+    affine[:3, 3] = -affine[:3, :3] @ ((shape - 1) / 2) + CENTRE_RAS
+    fine = 4
+    grid = [(np.arange(n * fine) + 0.5) / fine - 0.5 for n in shape]
+    array = np.full(shape, 600, np.float32)
+    offset = affine[:3, 3]
+    for ball in PATTERN_RAS:
+        centre = np.linalg.solve(affine[:3, :3], ball - offset)
+        reach = np.ceil(2.5 / np.array(spacing)).astype(int)
+        low = np.maximum(np.floor(centre).astype(int) - reach, 0)
+        high = np.minimum(np.floor(centre).astype(int) + reach + 2, shape)
+        axes_mm = [
+            (g[a * fine : b * fine] - c) * s for g, a, b, c, s in zip(grid, low, high, centre, spacing, strict=True)
+        ]
+        inside = sum(d**2 for d in np.meshgrid(*axes_mm, indexing="ij")) < 1.3**2
+        part = inside.reshape(*[v for n in high - low for v in (n, fine)]).mean(axis=(1, 3, 5))
+        array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] -= 500 * part
+    array += np.random.default_rng(0).normal(0, 8, array.shape)
+    return Volume(array.astype(np.float32), affine)
+
+
+RAS, LPS = np.eye(3), np.diag([-1, -1, 1])
+SAGITTAL = [[0, 1, 0], [0, 0, 1], [1, 0, 0]]
+CORONAL_FLIPPED = [[-1, 0, 0], [0, 0, -1], [0, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "spacing", "axes", "angle"),
+    [
+        ("as the model sees it", (0.45, 0.45, 1.0), RAS, 0),
+        ("LPS", (0.45, 0.45, 1.0), LPS, 0),
+        ("sagittal", (0.45, 1.0, 0.45), SAGITTAL, 0),
+        ("coronal, flipped", (0.45, 1.0, 0.45), CORONAL_FLIPPED, 0),
+        ("oblique", (0.45, 0.45, 1.0), LPS, 17),
+        ("isotropic", (0.6, 0.6, 0.6), RAS, 0),
+        ("0.5 x 0.5 x 1.2, oblique", (0.5, 0.5, 1.2), RAS, -12),
+    ],
+)
+def test_the_same_pattern_is_found_in_every_orientation(worker, tiny_model, tmp_path, name, spacing, axes, angle):
+    phantom = _phantom(spacing, axes, angle)
+    write_volume(tmp_path / "p.nii.gz", phantom)
+    run = worker(
+        "detect", tmp_path / "p.nii.gz", "--output", tmp_path / "o", "--model", tiny_model, "--brain-mask", "none"
+    )
+    assert run.code == 0, run.stderr[-2000:]
+    found = np.array([c.ras_mm for c in read_detection(tmp_path / "o" / "candidates.json").candidates]).reshape(-1, 3)
+    half_voxel = np.linalg.norm(spacing) / 2
+    for ball in PATTERN_RAS:
+        assert np.linalg.norm(found - ball, axis=1).min(initial=np.inf) < half_voxel, f"{name}: {ball}"
+
+
+def _image(array, spacing=(0.9, 0.9, 2.0)):
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing[: image.GetDimension()])
+    return image
+
+
+def _noise(shape=(24, 40, 40), dtype=np.float32):
+    return np.random.default_rng(0).normal(500, 60, shape).astype(dtype)
+
+
+def _bad_inputs(folder: Path) -> dict[str, Path]:
+    """Write the bad scans; name -> path."""
+    paths = {
+        name: folder / f"{name}.nii.gz" for name in ("cut", "text", "zero", "nan", "inf", "two-d", "four-d", "slice")
+    }
+    sitk.WriteImage(_image(_noise()), str(paths["cut"]))
+    paths["cut"].write_bytes(paths["cut"].read_bytes()[:20_000])
+    paths["text"].write_text("Patient will bring the CD tomorrow.\n")
+    sitk.WriteImage(_image(np.zeros((24, 40, 40), np.float32)), str(paths["zero"]))
+    for name, value in (("nan", np.nan), ("inf", np.inf)):
+        array = _noise()
+        array[3, 4, 5] = value
+        sitk.WriteImage(_image(array), str(paths[name]))
+    sitk.WriteImage(_image(_noise((40, 40))), str(paths["two-d"]))
+    four = sitk.JoinSeries([_image(_noise()), _image(_noise())])
+    sitk.WriteImage(four, str(paths["four-d"]))
+    sitk.WriteImage(_image(_noise((1, 40, 40))), str(paths["slice"]))
+    raw = folder / "spacing.nii"
+    sitk.WriteImage(_image(_noise()), str(raw))
+    header = bytearray(raw.read_bytes())
+    header[80:92] = np.zeros(3, "<f4").tobytes()  # pixdim
+    header[252:256] = np.zeros(2, "<i2").tobytes()  # neither qform nor sform
+    raw.write_bytes(header)
+    return {**paths, "spacing": raw, "absent": folder / "absent.nii.gz", "folder": folder / "empty"}
+
+
+@pytest.fixture(scope="module")
+def bad_inputs(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "empty").mkdir()
+    return _bad_inputs(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["cut", "text", "zero", "nan", "inf", "two-d", "four-d", "slice", "spacing", "absent", "folder"]
+)
+def test_bad_input_is_refused_with_a_sentence(worker, bad_inputs, tiny_model, tmp_path, name):
+    run = worker("detect", bad_inputs[name], "--output", tmp_path / "o", "--model", tiny_model, "--brain-mask", "none")
+    assert run.code == 2, run.stderr
+    error = run.last("error")
+    assert error["code"] == "bad-input"
+    assert error["message"].endswith(".")
+    assert error["hint"].endswith(".")
+    assert "Traceback" not in run.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["unsigned", "negative", "long"])
+def test_odd_but_valid_scans_are_searched(worker, tiny_model, tmp_path, kind):
+    array = _noise(dtype=np.uint16) if kind == "unsigned" else _noise()
+    if kind == "negative":
+        array -= 700 * (np.random.default_rng(1).random(array.shape) > 0.98)
+    if kind == "long":
+        array = _noise((12, 40, 1000))
+    spacing = (0.45, 0.9, 2.0) if kind == "long" else (0.9, 0.9, 2.0)
+    sitk.WriteImage(_image(array, spacing), str(tmp_path / "s.nrrd"))
+    run = worker(
+        "detect", tmp_path / "s.nrrd", "--output", tmp_path / "o", "--model", tiny_model, "--brain-mask", "none"
+    )
+    assert run.code == 0, run.stderr[-2000:]
+    assert (tmp_path / "o" / "candidates.json").is_file()
+
+
+def test_masks_of_another_grid_or_without_brain_are_refused(worker, scan, tiny_model, tmp_path):
+    volume = read_volume(scan)
+    moved = Volume(np.ones(volume.shape, np.uint8), volume.ijk_to_ras + np.diag([0, 0, 0, 0]))
+    moved.ijk_to_ras[:3, 3] += 5
+    write_volume(tmp_path / "moved.nii.gz", moved)
+    write_volume(tmp_path / "empty.nii.gz", volume.with_array(np.zeros(volume.shape, np.uint8)))
+    for name, words in (("moved", "another grid"), ("empty", "is empty"), ("absent", "no mask file")):
+        run = worker(
+            "detect", scan, "--output", tmp_path / "o", "--model", tiny_model,
+            "--brain-mask", tmp_path / f"{name}.nii.gz",
+        )  # fmt: skip
+        assert run.code == 2
+        assert words in run.last("error")["message"]
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_given_mask_is_used(worker, scan, tiny_model, tmp_path):
+    volume = read_volume(scan)
+    half = np.zeros(volume.shape, np.uint8)
+    half[: volume.shape[0] // 2] = 1
+    write_volume(tmp_path / "half.nii.gz", volume.with_array(half))
+    run = worker(
+        "detect", scan, "--output", tmp_path / "o", "--model", tiny_model, "--brain-mask", tmp_path / "half.nii.gz",
+        "--stage1-threshold", "0.05",
+    )  # fmt: skip
+    assert run.code == 0, run.stderr[-2000:]
+    detection = read_detection(tmp_path / "o" / "candidates.json")
+    assert detection.settings["brain_mask"] == "file"
+    assert len(detection.candidates) > 0
+    assert volume.to_ijk([c.ras_mm for c in detection.candidates])[:, 0].max() < volume.shape[0] // 2 + 0.5
+
+
+def test_a_missing_or_changed_model_is_refused(worker, scan, tiny_model, tmp_path):
+    run = worker("detect", scan, "--output", tmp_path / "o", "--model", "absent")
+    assert (run.code, run.last("error")["code"]) == (4, "model")
+    changed = shutil.copytree(tiny_model, tmp_path / "changed")
+    (changed / "cnn-20.keras").write_bytes(b"x" + (changed / "cnn-20.keras").read_bytes())
+    run = worker("detect", scan, "--output", tmp_path / "o", "--model", changed)
+    assert run.code == 4
+    assert "wrong checksum" in run.last("error")["message"]
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_folder_with_other_files_is_never_overwritten(worker, scan, tiny_model, tmp_path):
+    (tmp_path / "thesis.docx").write_text("four years")
+    run = worker("detect", scan, "--output", tmp_path, "--model", tiny_model)
+    assert (run.code, run.last("error")["code"]) == (2, "output")
+    assert (tmp_path / "thesis.docx").read_text() == "four years"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_unwritable_output_is_an_error_with_a_sentence(worker, scan, tiny_model, tmp_path):
+    (tmp_path / "file").write_text("")
+    run = worker("detect", scan, "--output", tmp_path / "file" / "o", "--model", tiny_model, "--brain-mask", "none")
+    assert (run.code, run.last("error")["code"]) == (2, "output")
+
+
+def test_a_full_disk_leaves_nothing_half_written(scan, tiny_model, tmp_path, worker):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = (
+        shutil.which("mount")
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True
+        ).returncode
+    )
+    if not mounted:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        run = worker(
+            "detect", scan, "--output", disk / "o", "--model", tiny_model, "--brain-mask", "none",
+            "--keep", "preprocessed,likelihood",
+        )  # fmt: skip
+        assert (run.code, run.last("error")["code"]) == (2, "output"), run.stderr
+        assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_wrong_words_on_the_command_line(worker, tmp_path):
+    assert worker("detect", events=False).code == 2
+    assert worker("detekt", "x", events=False).code == 2
+    run = worker("detect", "x", "--output", tmp_path / "o", "--threshold", "7")
+    assert run.code == 2
+    assert "threshold" in run.last("error")["message"]
+    run = worker("detect", tmp_path, "--output", tmp_path / "o", "--keep", "everything")
+    assert "--keep does not know everything" in run.last("error")["message"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 6), (signal.SIGINT, 6), (signal.SIGKILL, -9)])
+def test_cancelling_leaves_nothing_behind(scan, tiny_model, tmp_path, number, code):
+    process = subprocess.Popen(
+        [*PROGRAM, "detect", scan, "--output", tmp_path / "o", "--model", tiny_model, "--brain-mask", "none",
+         "--inference", "exact", "--events"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["event"] == "progress" and event["stage"] == "stage 1" and event["step"] > 0:
+            break
+    children = psutil.Process(process.pid).children(recursive=True)
+    asked = time.monotonic()
+    process.send_signal(number)
+    process.stdout.read()
+    assert process.wait(timeout=10) == code
+    assert time.monotonic() - asked < 2
+    assert not any(child.is_running() for child in children)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_real_crop_gives_a_report(worker, real_crop, tiny_model, tmp_path):
+    image = sitk.ReadImage(str(real_crop / "gre_mag.nii"))
+    refused = worker("detect", real_crop / "gre_mag.nii", "--output", tmp_path / "o", "--model", tiny_model)
+    assert refused.code == 2
+    assert "4-D" in refused.last("error")["message"]
+    sitk.WriteImage(image[..., 2], str(tmp_path / "echo3.nii.gz"))
+    for mask in ("simple", "none"):
+        run = worker("detect", tmp_path / "echo3.nii.gz", "--output", tmp_path / "o", "--model", tiny_model,
+                     "--brain-mask", mask)  # fmt: skip
+        assert run.code == 0, run.stderr[-2000:]
+
+
+def test_preprocess_writes_both_images(worker, scan, tiny_model, tmp_path):
+    run = worker("preprocess", scan, "--output", tmp_path / "o", "--model", tiny_model, "--brain-mask", "none")
+    assert run.code == 0, run.stderr[-2000:]
+    made = read_volume(tmp_path / "o" / "preprocessed.nii.gz")
+    assert made.orientation == "RAS"
+    assert made.spacing == pytest.approx((0.45, 0.45, 1.0), rel=0.06)
+    assert (tmp_path / "o" / "brain_mask.nii.gz").is_file()
+
+
+def test_models_are_listed(worker):
+    run = worker("models", "list")
+    assert run.code == 0
+    assert "preview" in [model["name"] for model in run.last("result")["models"]]
