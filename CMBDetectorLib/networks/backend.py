@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ def prepare() -> None:
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # It warns of each new shape of a tile; tiles differ on purpose.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
         import keras  # noqa: F401
     except ImportError as error:

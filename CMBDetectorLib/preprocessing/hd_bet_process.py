@@ -102,7 +102,9 @@ def _follow_parent() -> None:
     """End this process once the parent is gone: its end of our standard input closes even when it was killed."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        # Not sys.stdin: a thread waiting for its lock makes Python abort at the end of a run that went well.
+        while os.read(0, 4096):
+            continue
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

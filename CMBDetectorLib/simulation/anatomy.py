@@ -88,12 +88,10 @@ def load_template() -> Template:
     )
     # The published T1 map is cut to the brain without the cisterns under it; closing puts them back.
     brain = (t1 > 0) | (gm + wm > 0.1)
-    padded = np.pad(brain, 12)
-    near = ndimage.distance_transform_edt(~padded) < 9
-    closed = ndimage.distance_transform_edt(near)[12:-12, 12:-12, 12:-12] > 9
-    brain = ndimage.binary_fill_holes(brain | closed)
-    inside = ndimage.distance_transform_edt(brain)
-    depth = np.where(brain, inside - 0.5, 0.5 - ndimage.distance_transform_edt(~brain)).astype(np.float32)
+    near = _depth(np.pad(brain, 12)) > -9
+    brain |= _depth(near)[12:-12, 12:-12, 12:-12] > 9
+    outside, _ = ndimage.label(~brain)
+    depth = _depth(outside != outside[0, 0, -1])
     return Template(gm, wm, depth, _ventricle_distance(gm, wm, depth))
 
 
@@ -112,7 +110,15 @@ def _ventricle_distance(gm: np.ndarray, wm: np.ndarray, depth: np.ndarray) -> np
     labels, _ = ndimage.label(fluid)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return ndimage.distance_transform_edt(labels != int(np.argmax(sizes))).astype(np.float32)
+    return np.maximum(0.5 - _depth(labels == int(np.argmax(sizes))), 0)
+
+
+def _depth(mask: np.ndarray) -> np.ndarray:
+    """Return how far (mm, float32) each voxel lies inside the surface of ``mask``, negative outside."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(mask.transpose(2, 1, 0)).astype(np.uint8))
+    distance = sitk.SignedMaurerDistanceMap(image, insideIsPositive=True, squaredDistance=False)
+    # The filter measures from the outermost voxels of the mask; the surface is half a voxel further out.
+    return np.ascontiguousarray(sitk.GetArrayFromImage(distance).transpose(2, 1, 0)) + np.float32(0.5)
 
 
 class Warp:

@@ -8,10 +8,12 @@ import SimpleITK as sitk  # noqa: N813
 from CMBDetectorLib.simulation.anatomy import Template, Warp
 from CMBDetectorLib.simulation.fields import sample, to_image
 from CMBDetectorLib.simulation.physics import dipole_field
+from CMBDetectorLib.simulation.protocols import Protocol
 
 _SPACING_MM = 2.5
 _AIR_CHI = 9.2
 _BONE_CHI = -2.1
+_CALM_RAD = 2.5
 # Air spaces: MNI centre of the right one and half axes in mm.
 _AIR = (
     ((5, 66, -14), (11, 7, 13)),
@@ -44,6 +46,15 @@ def background_field(rng: np.random.Generator, template: Template, warp: Warp) -
     field = _shimmed(field, depth > 1)
     slopes = np.gradient(field, _SPACING_MM)
     return to_image([field, *slopes], affine)
+
+
+def is_calm(background: sitk.Image, ras_mm: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """Tell for positions (n, 3) whether air and bone leave a signal there: below 2.5 rad of phase across a voxel."""
+    slopes = sitk.GetArrayViewFromImage(background)[..., 1:]
+    index = np.round((ras_mm - np.array(background.GetOrigin())) / _SPACING_MM).astype(int)
+    i, j, k = np.clip(index, 0, np.array(background.GetSize()) - 1).T
+    across = protocol.radians_per_ppm * np.linalg.norm(slopes[k, j, i], axis=-1) * max(protocol.spacing_mm)
+    return across < _CALM_RAD
 
 
 def _air_map(rng: np.random.Generator) -> sitk.Image:

@@ -9,8 +9,8 @@ import numpy as np
 
 from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.simulation import acquisition, lesions, mimics
-from CMBDetectorLib.simulation.anatomy import TEMPLATE_TO_RAS, Template, Warp, load_template
-from CMBDetectorLib.simulation.background import background_field
+from CMBDetectorLib.simulation.anatomy import TEMPLATE_TO_RAS, Warp, load_template
+from CMBDetectorLib.simulation.background import background_field, is_calm
 from CMBDetectorLib.simulation.compose import Anatomy, add_inclusions, compose, head_box, part_of
 from CMBDetectorLib.simulation.grid import Grid, draw_grid
 from CMBDetectorLib.simulation.inclusions import Inclusion, blob, with_contrast
@@ -59,16 +59,18 @@ def simulate_head(
     warp = Warp(rng)
     iron, nuclei = iron_map(rng)
     anatomy = Anatomy(template, warp, draw_values(rng, protocol), iron, background_field(rng, template, warp))
-    centre_mni = _centre(rng, template, protocol)
+    centre_mni = _centre(rng, anatomy, protocol)
     grid = draw_grid(rng, protocol, warp.to_head(centre_mni[None])[0])
     progress.report("vessels")
     vessels = _bent(draw_vessels(rng, template), warp)
     if microbleeds is None:
         microbleeds = min(lesions.draw_count(rng), _MOST_IN_CROP if protocol.crop else lesions.MOST_MICROBLEEDS)
+
+    def allowed(ras_mm: np.ndarray) -> np.ndarray:
+        return grid.inside(ras_mm) & is_calm(anatomy.background, ras_mm, protocol)
+
     near = (centre_mni, 0.6 * float(np.linalg.norm(np.multiply(protocol.spacing_mm, protocol.shape))))
-    places = lesions.draw_places(
-        rng, microbleeds, template, warp, vessels, grid.inside, near if protocol.crop else None
-    )
+    places = lesions.draw_places(rng, microbleeds, template, warp, vessels, allowed, near if protocol.crop else None)
     bleeds = [_bleed(rng, place, protocol) for place in places]
     spots = lesions.draw_calcifications(rng, template, warp)
     calcified = [blob(rng, at, diameter, chi) for at, diameter, chi, _ in spots]
@@ -92,12 +94,14 @@ def simulate_head(
     return SimulatedScan(scan, brain, found, shown)
 
 
-def _centre(rng: np.random.Generator, template: Template, protocol: Protocol) -> np.ndarray:
+def _centre(rng: np.random.Generator, anatomy: Anatomy, protocol: Protocol) -> np.ndarray:
     """Return where the field of view is centred, MNI mm: the middle of the brain, or anywhere in it for a crop."""
     if not protocol.crop:
         return np.array([0, -17, 8.0]) + rng.normal(0, 3, 3)
-    index = np.concatenate(list(template.locations.values()))
-    return index[int(rng.integers(len(index)))] * 0.9 + np.array(template.gm.shape) * 0.05 + TEMPLATE_TO_RAS[:3, 3]
+    index = np.concatenate(list(anatomy.template.locations.values()))
+    # A little inwards, so that a crop is not mostly skull; and where air has left a signal.
+    points = 0.9 * (index[rng.integers(0, len(index), 50)] + TEMPLATE_TO_RAS[:3, 3]) + (0, -1.5, 0.5)
+    return points[int(np.argmax(is_calm(anatomy.background, anatomy.warp.to_head(points), protocol)))]
 
 
 def _bent(vessels: list[Vessel | Sheet], warp: Warp) -> list[Vessel | Sheet]:

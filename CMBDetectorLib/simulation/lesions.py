@@ -108,7 +108,7 @@ def draw_size(rng: np.random.Generator, family: str) -> tuple[float, float]:
     """Return the true diameter (mm) and the contrast (0..1) that a microbleed shall show; they are unrelated."""
     # Thick slices blur what is in them, so that a smaller spot gives the width that readers report.
     if family == "swi":
-        return float(np.clip(rng.lognormal(np.log(1.6), 0.4), 0.9, 4.0)), float(0.42 + 0.57 * rng.beta(2.0, 0.9))
+        return float(np.clip(rng.lognormal(np.log(2.1), 0.38), 1.3, 4.5)), float(0.42 + 0.57 * rng.beta(2.0, 0.9))
     return float(np.clip(rng.lognormal(np.log(1.25), 0.42), 0.6, 4.5)), float(0.35 + 0.6 * rng.beta(1.7, 1.2))
 
 

@@ -69,7 +69,7 @@ def settings_from(
     architectures = {}
     if tiny:
         architectures = {
-            "unet_architecture": {"kind": "unet", "stem": 8, "channels": [8, 16]},
-            "cnn_architecture": {"kind": "cnn", "channels": [8, 16], "dense": [32, 16], "dropout": 0.3},
+            "unet_architecture": {"kind": "unet", "stem": 8, "channels": [8, 8]},
+            "cnn_architecture": {"kind": "cnn", "channels": [8, 8], "dense": [32, 16], "dropout": 0.3},
         }
     return TrainingSettings(seed=seed, **fits, **architectures)

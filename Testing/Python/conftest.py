@@ -34,7 +34,7 @@ def run_worker(*arguments: object, events: bool = True, env: dict[str, str] | No
     """Run the real worker process to its end."""
     command = [sys.executable, "-m", "CMBDetectorLib", *map(str, arguments), *(["--events"] if events else [])]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, encoding="utf-8", env={**os.environ, **(env or {})}
+        command, capture_output=True, text=True, timeout=600, encoding="utf-8", env={**os.environ, **(env or {})}
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()] if events else []
     return Run(done.returncode, lines, done.stdout, done.stderr)
@@ -61,7 +61,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_model(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of tiny networks, trained by the real command on :func:`crops`."""
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    run = run_worker("train", crops, "--output", folder, "--tiny", "--epochs", 4, "--steps", 40, "--seed", 1)
+    run = run_worker("train", crops, "--output", folder, "--tiny", "--epochs", 3, "--steps", 30, "--seed", 1)
     assert run.code == 0, run.stderr[-2000:]
     return folder
 

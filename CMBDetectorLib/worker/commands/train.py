@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from CMBDetectorLib.datasets.bids import read_dataset
+from CMBDetectorLib.datasets.bids import Case, is_simulated, read_dataset
+from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.files import check_output_folder, output_folder, write_json
 from CMBDetectorLib.models.bundle import BUNDLE_FILES
 from CMBDetectorLib.worker.listeners import Listener
@@ -34,7 +37,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 
 def _add_options(parser: argparse.ArgumentParser, output: str) -> None:
-    parser.add_argument("dataset", type=Path, help="BIDS folder with annotations")
+    parser.add_argument("dataset", type=Path, nargs="+", help="BIDS folders with annotations")
     parser.add_argument("--output", type=Path, required=True, metavar=output, help="new folder for the result")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder for checkpoints (OUTPUT.work)")
@@ -100,7 +103,7 @@ def _prepare(
     from CMBDetectorLib.training.work import describe_cases, open_work
 
     settings = settings_from(options.seed, options.epochs, options.steps, options.tiny)
-    cases = read_dataset(options.dataset)
+    cases = _read_datasets(options.dataset)
     work = options.work or options.output.with_name(options.output.name + ".work")
     mask = choose_brain_mask(options.brain_mask, listener)
     description = {"settings": settings.to_json(), "cases": describe_cases(cases), "brain_mask": mask, **extra}
@@ -108,10 +111,20 @@ def _prepare(
     return prepare_cases(cases, work / "cases", settings.spacing_mm, mask, listener), settings, work
 
 
-def _training_data(dataset: Path) -> str:
-    """Return the sentence that says on what was trained."""
-    from CMBDetectorLib.datasets.bids import is_simulated
+def _read_datasets(folders: Sequence[Path]) -> list[Case]:
+    """Return the cases of all datasets; where there are several, each id begins with the name of its dataset."""
+    cases = []
+    for folder in folders:
+        prefix = f"{folder.resolve().name}_" if len(folders) > 1 else ""
+        cases += [replace(case, id=prefix + case.id) for case in read_dataset(folder)]
+    if len({case.id for case in cases}) < len(cases):
+        raise BadInputError("Two of the datasets have the same folder name.", "Rename one of the folders.")
+    return cases
 
-    return (
-        "Trained on simulated scans." if is_simulated(dataset) else f"Trained on the dataset {dataset.resolve().name}."
-    )
+
+def _training_data(folders: Sequence[Path]) -> str:
+    """Return the sentence that says on what was trained."""
+    real = [folder.resolve().name for folder in folders if not is_simulated(folder)]
+    if not real:
+        return "Trained on simulated scans."
+    return f"Trained on the dataset{'s' * (len(real) > 1)} {', '.join(real)}."
