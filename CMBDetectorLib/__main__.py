@@ -15,9 +15,14 @@ def main() -> int:
         sys.stdout.flush()
         events = os.dup(1)
         os.dup2(2, 1)
-    from CMBDetectorLib.worker.cli import run
+    from CMBDetectorLib.worker.cli import CANCELLED, run
 
-    return run(sys.argv[1:], events)
+    code = run(sys.argv[1:], events)
+    if code == CANCELLED:
+        # Everything is cleaned up; waiting for the threads of the back end would keep the user waiting.
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

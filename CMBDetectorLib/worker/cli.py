@@ -25,6 +25,7 @@ from CMBDetectorLib.errors import (
 from CMBDetectorLib.worker.commands import COMMANDS
 from CMBDetectorLib.worker.listeners import make_listener
 
+CANCELLED = Cancelled.exit_code
 _DESCRIPTION = (
     "Finds cerebral microbleeds in susceptibility-weighted MRI. Research use only: the bundled networks are trained "
     "on simulated scans and are not for clinical use."

@@ -67,7 +67,7 @@ def test_dou_paper_takes_the_fifteen_whole_heads(tmp_path):
     assert not (tmp_path / "out2").exists()
 
 
-def refused(tmp_path, words, convert, **options):
+def assert_refused(tmp_path, words, convert, **options):
     before = sorted(tmp_path.iterdir())
     with pytest.raises(BadInputError, match=words):
         convert(tmp_path / "src", tmp_path / "out", Progress(), **options)
@@ -78,17 +78,17 @@ def test_dou_that_cannot_be_converted_leaves_nothing(tmp_path):
     source = tmp_path / "src"
     put_dou(source, "01", head("LPS"))
     put_dou(source, "02", head("LPS"), PLACES + 100)
-    refused(tmp_path, r"Scan 02: .* outside", convert_dou2016, scans="all")
+    assert_refused(tmp_path, r"Scan 02: .* outside", convert_dou2016, scans="all")
     (source / "ground_truth" / "02.mat").write_bytes(b"no matlab file")
-    refused(tmp_path, "02.mat cannot be read", convert_dou2016, scans="all")
+    assert_refused(tmp_path, "02.mat cannot be read", convert_dou2016, scans="all")
     savemat(source / "ground_truth" / "02.mat", {"other": 1})
-    refused(tmp_path, "02.mat cannot be read", convert_dou2016, scans="all")
+    assert_refused(tmp_path, "02.mat cannot be read", convert_dou2016, scans="all")
     savemat(source / "ground_truth" / "02.mat", {"cen": np.ones((4, 2))})
-    refused(tmp_path, "no list of voxel centres", convert_dou2016, scans="all")
+    assert_refused(tmp_path, "no list of voxel centres", convert_dou2016, scans="all")
     (source / "ground_truth" / "02.mat").unlink()
-    refused(tmp_path, "no centre file", convert_dou2016, scans="all")
-    refused(tmp_path, "lacks the scans 03", lambda s, d, p: convert_dou2016(s, d, p))
-    refused(tmp_path, "holds no scans", lambda s, d, p: convert_dou2016(tmp_path, d, p, scans="all"))
+    assert_refused(tmp_path, "no centre file", convert_dou2016, scans="all")
+    assert_refused(tmp_path, "lacks the scans 03", lambda s, d, p: convert_dou2016(s, d, p))
+    assert_refused(tmp_path, "holds no scans", lambda s, d, p: convert_dou2016(tmp_path, d, p, scans="all"))
 
 
 def test_interrupted_conversion_leaves_nothing(tmp_path):
@@ -154,14 +154,14 @@ def test_valdo_lesions_become_points_and_the_mask_a_brain(tmp_path):
 def test_valdo_that_cannot_be_converted_leaves_nothing(tmp_path):
     source = tmp_path / "src"
     source.mkdir()
-    refused(tmp_path, "no scans of VALDO", convert_valdo)
+    assert_refused(tmp_path, "no scans of VALDO", convert_valdo)
     volume, _ = put_valdo(source, "sub-101", "LAS")
     lesions = source / "sub-101" / "sub-101_space-T2S_CMB.nii.gz"
     empty = volume.with_array(np.zeros(volume.shape, np.uint8))
     write_volume(lesions, empty.cropped((0, 0, 0), (9, 9, 9)))
-    refused(tmp_path, "another grid", convert_valdo)
+    assert_refused(tmp_path, "another grid", convert_valdo)
     lesions.unlink()
-    refused(tmp_path, "no mask file", convert_valdo)
+    assert_refused(tmp_path, "no mask file", convert_valdo)
     write_volume(lesions, empty)
     convert_valdo(source, tmp_path / "out", Progress())
     case = read_dataset(tmp_path / "out")[0]

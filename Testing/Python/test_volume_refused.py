@@ -30,7 +30,7 @@ def patched(path, offset, kind, *values):
     return path
 
 
-def refused(path, words):
+def assert_refused(path, words):
     with pytest.raises(BadInputError, match=words) as caught:
         read_volume(path)
     assert caught.value.exit_code == 2
@@ -44,12 +44,12 @@ def refused(path, words):
 def test_truncated_files(tmp_path, lost):
     whole = save(tmp_path / "whole.nii").read_bytes()
     (tmp_path / "t.nii").write_bytes(whole[:-lost])
-    refused(tmp_path / "t.nii", "shorter than its header says")
+    assert_refused(tmp_path / "t.nii", "shorter than its header says")
     # A copy that was packed after it had been cut is a sound gzip file.
     (tmp_path / "p.nii.gz").write_bytes(gzip.compress(whole[:-lost]))
-    refused(tmp_path / "p.nii.gz", "shorter than its header says")
+    assert_refused(tmp_path / "p.nii.gz", "shorter than its header says")
     (tmp_path / "t.nii.gz").write_bytes(gzip.compress(whole)[:-lost])
-    refused(tmp_path / "t.nii.gz", "not a complete gzip file")
+    assert_refused(tmp_path / "t.nii.gz", "not a complete gzip file")
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".mha"])
@@ -57,22 +57,22 @@ def test_truncated_nrrd_and_metaimage(tmp_path, ending):
     whole = tmp_path / f"whole{ending}"
     sitk.WriteImage(sitk.GetImageFromArray(ARRAY), str(whole))
     (tmp_path / f"t{ending}").write_bytes(whole.read_bytes()[:-500])
-    refused(tmp_path / f"t{ending}", "cannot be read")
+    assert_refused(tmp_path / f"t{ending}", "cannot be read")
 
 
 def test_content_that_is_not_what_the_name_says(tmp_path):
     for name in ("a.nii.gz", "a.nii", "a.nrrd", "a.mha"):
         (tmp_path / name).write_text("this is no image " * 60)
-        refused(tmp_path / name, r"gzip|cannot be read")
+        assert_refused(tmp_path / name, r"gzip|cannot be read")
         (tmp_path / name).write_bytes(b"")
-        refused(tmp_path / name, r"gzip|cannot be read")
+        assert_refused(tmp_path / name, r"gzip|cannot be read")
     (tmp_path / "t.nii.gz").write_bytes(gzip.compress(b"this is no image " * 60))
-    refused(tmp_path / "t.nii.gz", "its content is not what its name says")
+    assert_refused(tmp_path / "t.nii.gz", "its content is not what its name says")
     (tmp_path / "packed.nii").write_bytes(gzip.compress(save(tmp_path / "whole.nii").read_bytes()))
-    refused(tmp_path / "packed.nii", "compressed, but not named so")
+    assert_refused(tmp_path / "packed.nii", "compressed, but not named so")
     (tmp_path / "scan.jpg").write_bytes(b"x")
-    refused(tmp_path / "scan.jpg", "not a NIfTI")
-    refused(tmp_path / "absent.nii", "no file or folder")
+    assert_refused(tmp_path / "scan.jpg", "not a NIfTI")
+    assert_refused(tmp_path / "absent.nii", "no file or folder")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -84,45 +84,45 @@ def test_voxels_that_are_not_finite(tmp_path, name, value):
         write_volume(tmp_path / name, Volume(array, AFFINE))
     else:
         save(tmp_path / name, array)
-    refused(tmp_path / name, "not finite")
+    assert_refused(tmp_path / name, "not finite")
 
 
 def test_empty_and_flat_scans(tmp_path):
-    refused(save(tmp_path / "zero.nii", ARRAY * 0), "empty")
-    refused(save(tmp_path / "flat.nii", ARRAY * 0 + 7), "empty")
+    assert_refused(save(tmp_path / "zero.nii", ARRAY * 0), "empty")
+    assert_refused(save(tmp_path / "flat.nii", ARRAY * 0 + 7), "empty")
 
 
 def test_wrong_dimensions(tmp_path):
-    refused(save(tmp_path / "2d.nii", ARRAY[:, :, 0]), "2D")
-    refused(save(tmp_path / "slice.nii", ARRAY[:, :, :1]), "too thin")
-    refused(save(tmp_path / "echoes.nii", np.stack([ARRAY] * 3, -1)), "4-D: it holds 3 volumes")
+    assert_refused(save(tmp_path / "2d.nii", ARRAY[:, :, 0]), "2D")
+    assert_refused(save(tmp_path / "slice.nii", ARRAY[:, :, :1]), "too thin")
+    assert_refused(save(tmp_path / "echoes.nii", np.stack([ARRAY] * 3, -1)), "4-D: it holds 3 volumes")
     colours = np.zeros(ARRAY.shape, [("R", "u1"), ("G", "u1"), ("B", "u1")])
-    refused(save(tmp_path / "rgb.nii", colours), "colour")
+    assert_refused(save(tmp_path / "rgb.nii", colours), "colour")
     sitk.WriteImage(
         sitk.GetImageFromArray(np.zeros((18, 22, 20, 3), np.uint8), isVector=True), str(tmp_path / "v.nrrd")
     )
-    refused(tmp_path / "v.nrrd", "colour")
+    assert_refused(tmp_path / "v.nrrd", "colour")
 
 
 def test_geometry_that_makes_no_sense(tmp_path):
     # Without sform and qform (codes at 252) the voxel size is pixdim (76); ITK reads a 0 there as 1 mm.
     for sizes in ((0, 1, 2), (1, float("nan"), 2), (1, 1, float("inf"))):
         path = patched(save(tmp_path / "pixdim.nii"), 80, "3f", *sizes)
-        refused(patched(path, 252, "2h", 0, 0), "no valid voxel size")
-    refused(patched(save(tmp_path / "srow.nii"), 280, "12f", *[0.0] * 12), "no valid voxel size")
-    refused(patched(save(tmp_path / "srow.nii"), 280, "f", float("nan")), "no valid voxel size")
+        assert_refused(patched(path, 252, "2h", 0, 0), "no valid voxel size")
+    assert_refused(patched(save(tmp_path / "srow.nii"), 280, "12f", *[0.0] * 12), "no valid voxel size")
+    assert_refused(patched(save(tmp_path / "srow.nii"), 280, "f", float("nan")), "no valid voxel size")
     nrrd = tmp_path / "zero.nrrd"
     write_volume(nrrd, Volume(ARRAY, np.diag([1.0, 1, 2, 1])))
     nrrd.write_bytes(nrrd.read_bytes().replace(b"(0,0,2)", b"(0,0,0)"))
     with pytest.raises(BadInputError):
         read_volume(nrrd)
-    refused(save(tmp_path / "long.nii", affine=np.diag([1.0, 40, 1, 1])), "more than any head")
+    assert_refused(save(tmp_path / "long.nii", affine=np.diag([1.0, 40, 1, 1])), "more than any head")
     sheared = np.diag([1.0, 1, 2, 1])
     sheared[0, 1] = 0.3
-    refused(save(tmp_path / "sheared.nii", affine=sheared), "sheared")
+    assert_refused(save(tmp_path / "sheared.nii", affine=sheared), "sheared")
     # ITK takes sizes from pixdim and axes from the sform; where these contradict each other, neither is right.
     path = patched(save(tmp_path / "sizes.nii"), 80, "3f", 2.0, 2.0, 2.0)
-    refused(patched(path, 252, "2h", 0, 1), "contradicts itself")
+    assert_refused(patched(path, 252, "2h", 0, 1), "contradicts itself")
 
 
 def test_masks(tmp_path):
@@ -148,15 +148,15 @@ def test_dicom_folders(tmp_path, order):
     volume = phantom(*order, spacing=(1.0, 1.0, 2.0), turn_deg=(4, 0, 8))
     last = volume.shape[2] - 1
     write_dicom(tmp_path / "gap", volume, skip=(last // 2,))
-    refused(tmp_path / "gap", "lacks slices")
+    assert_refused(tmp_path / "gap", "lacks slices")
     write_dicom(tmp_path / "two", volume)
     write_dicom(tmp_path / "two", volume, prefix="phase")
-    refused(tmp_path / "two", "holds 2 series")
+    assert_refused(tmp_path / "two", "holds 2 series")
     write_dicom(tmp_path / "one", volume, skip=range(1, last + 1))
-    refused(tmp_path / "one", "single slice")
+    assert_refused(tmp_path / "one", "single slice")
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "notes.txt").write_text("no images")
-    refused(tmp_path / "none", "no DICOM images")
+    assert_refused(tmp_path / "none", "no DICOM images")
 
 
 def test_dicom_series_that_are_not_one_stack(tmp_path):
@@ -168,27 +168,27 @@ def test_dicom_series_that_are_not_one_stack(tmp_path):
 
     write_dicom(tmp_path / "echoes", volume, change=same_series)
     write_dicom(tmp_path / "echoes", volume, change=same_series, prefix="echo2")
-    refused(tmp_path / "echoes", "several images at one position")
+    assert_refused(tmp_path / "echoes", "several images at one position")
 
     def tilted(number, data):
         x, y, z = (float(v) for v in data.ImagePositionPatient)
         data.ImagePositionPatient = [f"{x:.6f}", f"{y + number * 0.5:.6f}", f"{z:.6f}"]
 
     write_dicom(tmp_path / "tilted", volume, change=tilted)
-    refused(tmp_path / "tilted", "right angles")
+    assert_refused(tmp_path / "tilted", "right angles")
 
     def localizer(number, data):
         if number > 6:
             data.ImageOrientationPatient = ["1", "0", "0", "0", "0", "-1"]
 
     write_dicom(tmp_path / "localizer", volume, change=localizer)
-    refused(tmp_path / "localizer", "different directions")
+    assert_refused(tmp_path / "localizer", "different directions")
 
     def nowhere(number, data):
         del data.ImagePositionPatient
 
     write_dicom(tmp_path / "nowhere", volume, change=nowhere)
-    refused(tmp_path / "nowhere", "no slice position")
+    assert_refused(tmp_path / "nowhere", "no slice position")
 
 
 def test_good_but_unusual_scans(tmp_path):
@@ -225,7 +225,7 @@ def test_real_scan_with_three_echoes(tmp_path):
     path = Path(__file__).parents[3] / "shared" / "real" / "gre_mag.nii"
     if not path.is_file():
         pytest.skip("the real scan is not here")
-    refused(path, "4-D: it holds 3 volumes")
+    assert_refused(path, "4-D: it holds 3 volumes")
     image = nibabel.load(path)
     nibabel.save(image.slicer[..., 1], tmp_path / "echo2.nii.gz")
     echo = read_volume(tmp_path / "echo2.nii.gz")

@@ -19,7 +19,11 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     listing.set_defaults(run=run_list)
     install = actions.add_parser("install", parents=[common], help="install weights from a file")
     install.add_argument(
-        "--hd-bet", type=Path, required=True, metavar="FILE", help="zip (or folder) with the weights of HD-BET 2"
+        "--hd-bet",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the official zip (or its folder) of HD-BET 2; PyTorch runs what is in it, so take no other",
     )
     install.set_defaults(run=run_install)
 
