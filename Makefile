@@ -33,7 +33,7 @@ demo: .venv/ready
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest --cov --cov-report=term --durations=10
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --durations=10
 
 lint: .venv/ready
 	$(BIN)/ruff check .

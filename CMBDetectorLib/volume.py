@@ -35,7 +35,7 @@ _LONGEST_EXTENT_MM = 600.0
 class Volume:
     """A 3D image: ``array`` with axes (i, j, k) and the affine ``ijk_to_ras`` (4x4, mm, voxel centres at integers).
 
-    ``source`` describes where it came from (file name, kind); it holds no patient data.
+    ``source`` describes where it came from: ``kind``, file ``name``, perhaps a ``note`` for the user; no patient data.
     """
 
     array: np.ndarray
@@ -243,7 +243,10 @@ def _read_file(path: Path) -> Volume:
             f"{name} cannot be read: {itk_reason(error)}.",
             "The file is damaged or misnamed; export it again.",
         ) from error
-    volume = from_sitk(image, {"kind": "file", "name": name})
+    source = {"kind": "file", "name": name}
+    if header is not None and header.sform is None and header.qform is None:
+        source["note"] = "The header does not say how the scan lies in the patient: left and right are a guess."
+    volume = from_sitk(image, source)
     if header is not None and not header.agrees(volume.ijk_to_ras, volume.shape):
         raise BadInputError(
             f"The header of {name} contradicts itself: its voxel size and axes do not fit, or the axes are sheared.",

@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=424242)
     options = parser.parse_args()
     bundle = load_bundle(options.model)
-    simulated = simulate_head(options.seed, PROTOCOLS["swi-3t"], 20)
+    simulated = simulate_head(options.seed, PROTOCOLS["swi-3t"], 60)
     scan = simulated.scan
     print(f"scan {scan.shape} voxels of {scan.spacing} mm, {os.cpu_count()} cores, model {bundle.name}")
 

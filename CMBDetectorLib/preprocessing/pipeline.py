@@ -76,6 +76,8 @@ def preprocess(
     """
     progress = progress or Progress()
     scan, notes = _non_negative(scan)
+    if "note" in scan.source:
+        notes.insert(0, scan.source["note"])
     progress.report(BRAIN_MASK)
     inside, mask_notes = _brain_mask(scan, brain_mask, progress, device)
     notes += mask_notes + _check_mask(scan, inside, brain_mask)

@@ -109,7 +109,7 @@ class Terminal(Listener):
         self._stage = ""
         if self._console.is_terminal:
             self._bar = Bar(
-                TextColumn("{task.description:<18}"), BarColumn(), TaskProgressColumn(),
+                TextColumn("{task.description:<14}"), BarColumn(bar_width=20), TaskProgressColumn(),
                 TextColumn("{task.fields[steps]}"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
                 console=self._console, transient=True,
             )  # fmt: skip

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.models.bundle import load_bundle
+from CMBDetectorLib.worker.commands.train import read_datasets
 
 SHORT = ("--tiny", "--epochs", "3", "--steps", "6", "--seed", "4")
 
@@ -76,6 +79,14 @@ def test_leaving_out_everything_is_refused(worker, crops, tmp_path):
     run = worker("crossvalidate", crops, "--output", tmp_path / "cv", "--leave-out", "4", *SHORT)
     assert run.code == 2
     assert "Leaving out 4 of 4" in run.last("error")["message"]
+
+
+def test_several_datasets_are_trained_on_together(crops, tmp_path):
+    shutil.copytree(crops, tmp_path / "b")
+    cases = read_datasets([crops, tmp_path / "b"])
+    assert [case.id for case in cases[3:5]] == ["crops_sub-04", "b_sub-01"]
+    with pytest.raises(BadInputError, match="same folder name"):
+        read_datasets([crops, crops])
 
 
 def _weights(path):

@@ -77,6 +77,19 @@ def test_bad_input_is_refused_with_a_sentence(worker, bad_inputs, tiny_model, tm
     assert not list(tmp_path.iterdir())
 
 
+def test_a_scan_without_orientation_says_so(worker, tiny_model, tmp_path):
+    path = tmp_path / "s.nii"
+    sitk.WriteImage(_image(_noise()), str(path))
+    header = bytearray(path.read_bytes())
+    header[252:256] = np.zeros(2, "<i2").tobytes()  # neither qform nor sform
+    path.write_bytes(header)
+    run = worker("detect", path, "--output", tmp_path / "o", "--model", tiny_model, "--brain-mask", "none")
+    assert run.code == 0, run.stderr[-2000:]
+    note = "left and right are a guess"
+    assert any(note in event["message"] for event in run.events if event["event"] == "log")
+    assert note in (tmp_path / "o" / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("kind", ["unsigned", "negative", "long"])
 def test_odd_but_valid_scans_are_searched(worker, tiny_model, tmp_path, kind):
     array = _noise(dtype=np.uint16) if kind == "unsigned" else _noise()

@@ -103,7 +103,7 @@ def _prepare(
     from CMBDetectorLib.training.work import describe_cases, open_work
 
     settings = settings_from(options.seed, options.epochs, options.steps, options.tiny)
-    cases = _read_datasets(options.dataset)
+    cases = read_datasets(options.dataset)
     work = options.work or options.output.with_name(options.output.name + ".work")
     mask = choose_brain_mask(options.brain_mask, listener)
     description = {"settings": settings.to_json(), "cases": describe_cases(cases), "brain_mask": mask, **extra}
@@ -111,7 +111,7 @@ def _prepare(
     return prepare_cases(cases, work / "cases", settings.spacing_mm, mask, listener), settings, work
 
 
-def _read_datasets(folders: Sequence[Path]) -> list[Case]:
+def read_datasets(folders: Sequence[Path]) -> list[Case]:
     """Return the cases of all datasets; where there are several, each id begins with the name of its dataset."""
     cases = []
     for folder in folders:
