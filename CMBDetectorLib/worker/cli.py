@@ -87,8 +87,10 @@ def _catch_signals() -> None:
         raise Cancelled
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), cancel)
+        number = getattr(signal, name, None)
+        # What the caller has switched off stays so: a run under nohup outlives its terminal.
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, cancel)
 
 
 def _as_user_error(error: BaseException) -> CMBDetectorError:
