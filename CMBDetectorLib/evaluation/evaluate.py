@@ -14,10 +14,7 @@ from CMBDetectorLib.datasets.bids import Case
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.evaluation.froc import Froc, ScanResult, froc
 from CMBDetectorLib.evaluation.matching import match
-from CMBDetectorLib.files import write_json, write_table
 from CMBDetectorLib.progress import Progress
-
-FILES = ("froc.json", "froc.png", "scans.tsv", "missed.tsv", "report.html")
 
 
 @dataclass(frozen=True)
@@ -114,40 +111,6 @@ def compare(detections: Mapping[str, Detection], truths: Mapping[str, np.ndarray
         if detection.model not in models:
             models.append(detection.model)
     return Evaluation(froc(final, seed), froc(stage1, seed), scans, missed, models)
-
-
-def write_evaluation(
-    folder: Path | str, evaluation: Evaluation, title: str = "Evaluation", notes: Sequence[str] = ()
-) -> None:
-    """Write ``froc.json``, ``froc.png``, ``scans.tsv``, ``missed.tsv`` and ``report.html`` into the folder ``folder``.
-
-    ``title`` heads the report and ``notes`` (one sentence each) say what was evaluated on what.
-
-    Raises:
-        OutputError: a file cannot be written.
-    """
-    from CMBDetectorLib.report.evaluation_html import write_evaluation_report
-    from CMBDetectorLib.report.froc_plot import write_froc_plot
-
-    folder = Path(folder)
-    write_json(
-        folder / "froc.json",
-        {
-            "title": title,
-            "notes": list(notes),
-            "models": evaluation.models,
-            "final": evaluation.final.to_json(),
-            "stage1": evaluation.stage1.to_json(),
-        },
-    )
-    write_table(folder / "scans.tsv", list(ScanSummary.__annotations__), [vars(scan) for scan in evaluation.scans])
-    write_table(
-        folder / "missed.tsv",
-        ["case_id", "x", "y", "z", "stage1_score", "score"],
-        [{**vars(m), **dict(zip("xyz", m.ras_mm, strict=True))} for m in evaluation.missed],
-    )
-    write_froc_plot(folder / "froc.png", evaluation.final, evaluation.stage1)
-    write_evaluation_report(folder / "report.html", evaluation, title, notes, folder / "froc.png")
 
 
 def _scan(

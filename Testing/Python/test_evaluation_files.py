@@ -9,8 +9,9 @@ from grids import phantom
 from CMBDetectorLib.candidate import Candidate, Detection, candidate_id, write_detection
 from CMBDetectorLib.datasets.bids import POINTS, Point, derivative_path, read_dataset, write_points
 from CMBDetectorLib.errors import BadInputError
-from CMBDetectorLib.evaluation.evaluate import FILES, evaluate, write_evaluation
+from CMBDetectorLib.evaluation.evaluate import evaluate
 from CMBDetectorLib.progress import Progress
+from CMBDetectorLib.report.evaluation_files import FILES, write_evaluation
 from CMBDetectorLib.volume import write_volume
 
 MODEL = {"name": "toy", "version": "1", "checksum": "a" * 64, "training_data": "Trained on <toys>.", "licence": "none"}

@@ -22,7 +22,8 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any], str]:
     """Print the table and, with ``--output``, write the report."""
-    from CMBDetectorLib.evaluation.evaluate import FILES, evaluate, write_evaluation
+    from CMBDetectorLib.evaluation.evaluate import evaluate
+    from CMBDetectorLib.report.evaluation_files import FILES, write_evaluation
 
     evaluation = evaluate(read_dataset(options.dataset), options.predictions, listener)
     text = evaluation.final.table()

@@ -73,7 +73,8 @@ def run_crossvalidate(options: argparse.Namespace, listener: Listener) -> tuple[
     check_output_folder(options.output, CROSSVALIDATION_FILES)
     listener.plan([("preprocessing", 5.0), ("folds", 95.0)])
     prepared, settings, work = _prepare(options, listener, {"command": "crossvalidate", "leave_out": options.leave_out})
-    from CMBDetectorLib.evaluation.evaluate import compare, write_evaluation
+    from CMBDetectorLib.evaluation.evaluate import compare
+    from CMBDetectorLib.report.evaluation_files import write_evaluation
     from CMBDetectorLib.training.crossvalidation import collect, crossvalidate
     from CMBDetectorLib.training.work import close_work
 
