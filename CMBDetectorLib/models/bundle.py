@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from CMBDetectorLib.errors import BadInputError, ModelError
-from CMBDetectorLib.files import output_folder, sha256, write_json
+from CMBDetectorLib.files import output_folder, sha256, write_json, write_text
 
 SCHEMA = 1
 CARD = "model.json"
@@ -117,6 +117,18 @@ def write_bundle(folder: Path | str, card: Mapping[str, Any], files: Mapping[str
         write_json(temporary / CARD, full)
         (temporary / "README.md").write_text(card_text(full), encoding="utf-8")
     return Bundle(folder, full)
+
+
+def add_metrics(bundle: Bundle, metrics: Mapping[str, str]) -> Bundle:
+    """Write ``metrics`` (what was measured -> result) into the card of ``bundle``, beside those already there.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    card = {**bundle.card, "metrics": {**bundle.card["metrics"], **metrics}}
+    write_json(bundle.folder / CARD, card)
+    write_text(bundle.folder / "README.md", card_text(card))
+    return Bundle(bundle.folder, card)
 
 
 def files_checksum(files: Mapping[str, str]) -> str:

@@ -131,7 +131,7 @@ def save_bundle(
             "shown": settings.shown_threshold,
         },
         "training": {
-            "scans": len(cases),
+            "scans": [case.id for case in cases],
             "microbleeds": int(sum(len(case.microbleeds_ras) for case in cases)),
             "mimics": trained.mimics,
             "settings": settings.to_json(),

@@ -14,7 +14,8 @@ def add_brain_mask(parser: argparse.ArgumentParser, default: str = "auto") -> No
         "--brain-mask",
         default=default,
         metavar="HOW",
-        help="hd-bet, simple, none, or a mask file on the scan's grid; auto: hd-bet where it is set up (%(default)s)",
+        help="hd-bet, simple, none, or a mask file on the scan's grid; auto: hd-bet where it is set up; "
+        "dataset: the masks of the BIDS dataset (%(default)s)",
     )
 
 

@@ -18,6 +18,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from CMBDetectorLib.candidate import read_detection
 from CMBDetectorLib.datasets.bids import read_dataset
+from CMBDetectorLib.models.bundle import load_bundle
 from CMBDetectorLib.volume import Volume, read_volume, write_volume
 
 PROGRAM = [sys.executable, "-m", "CMBDetectorLib"]
@@ -66,7 +67,7 @@ def test_detect_writes_all_its_results(detected, scan):
 
 
 def test_detect_finds_the_microbleeds_it_was_trained_on(worker, crops, tiny_model, tmp_path):
-    run = worker("detect", crops, "--output", tmp_path / "found", "--model", tiny_model, "--brain-mask", "none")
+    run = worker("detect", crops, "--output", tmp_path / "found", "--model", tiny_model, "--brain-mask", "dataset")
     assert run.code == 0, run.stderr[-2000:]
     assert run.last("result")["scans"] == 4
     judged = worker("evaluate", crops, "--predictions", tmp_path / "found", "--output", tmp_path / "report")
@@ -74,6 +75,10 @@ def test_detect_finds_the_microbleeds_it_was_trained_on(worker, crops, tiny_mode
     froc = json.loads((tmp_path / "report" / "froc.json").read_text())
     assert froc["final"]["ceiling"]["sensitivity"] >= 0.5
     assert (tmp_path / "report" / "froc.png").stat().st_size > 10_000
+    card = shutil.copytree(tiny_model, tmp_path / "copy")
+    noted = worker("evaluate", crops, "--predictions", tmp_path / "found", "--card", card)
+    assert noted.code == 0, noted.stderr[-2000:]
+    assert "12 microbleeds in 4 scans" in load_bundle(card).card["metrics"]["crops"]
     # What is there is not computed again; a scan that cannot be read is named, the others are kept.
     stamp = (tmp_path / "found" / "sub-01" / "candidates.json").stat().st_mtime_ns
     again = worker("detect", crops, "--output", tmp_path / "found", "--model", tiny_model)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import CMBDetectorLib
 from CMBDetectorLib.candidate import Detection, write_detection
-from CMBDetectorLib.datasets.bids import read_dataset
+from CMBDetectorLib.datasets.bids import Case, read_dataset
 from CMBDetectorLib.errors import BadInputError, Cancelled, CMBDetectorError
 from CMBDetectorLib.files import check_output_folder, output_folder, write_json
 from CMBDetectorLib.models.bundle import DEFAULT_MODEL, Bundle, load_bundle
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any]
     bundle = load_bundle(options.model)
     if is_dataset:
         return _run_dataset(options, bundle, keep, listener)
-    detection = detect_scan(options.scan, options.output, options, bundle, None, keep, listener)
+    detection = detect_scan(options.scan, options.output, options.brain_mask, options, bundle, None, keep, listener)
     data = {"output": str(options.output), "shown": len(detection.shown()), "candidates": len(detection.candidates)}
     return {**data, "seconds": detection.seconds}, _summary(detection, options.output)
 
@@ -80,6 +80,7 @@ def run(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any]
 def detect_scan(
     path: Path,
     output: Path,
+    brain_mask: str,
     options: argparse.Namespace,
     bundle: Bundle,
     detector: Detector | None,
@@ -90,7 +91,7 @@ def detect_scan(
     progress.plan(STAGES)
     progress.report("reading")
     scan = read_volume(path)
-    mask = choose_brain_mask(options.brain_mask, progress)
+    mask = choose_brain_mask(brain_mask, progress)
     progress.report("reading", 1, 1)
     made = preprocess(scan, mask, bundle.spacing_mm, progress)
     for note in made.notes:
@@ -153,7 +154,9 @@ def _run_dataset(
             detector = detector or Detector.from_bundle(bundle)
             part = Part(listener, "scans", number, len(cases))
             try:
-                detect_scan(case.scan, output, options, bundle, detector, keep, part)
+                detect_scan(
+                    case.scan, output, _mask_of(case, options.brain_mask), options, bundle, detector, keep, part
+                )
             except Cancelled:
                 raise
             except CMBDetectorError as error:
@@ -169,6 +172,13 @@ def _run_dataset(
     if failed:
         text += "\nNot searched:\n" + "\n".join(f"  {case}: {message}" for case, message in failed.items())
     return {"output": str(options.output), "scans": done, "failed": failed}, text
+
+
+def _mask_of(case: Case, wanted: str) -> str:
+    """Return the brain mask to use for ``case``: with "dataset" its own, where it has one."""
+    if wanted != "dataset":
+        return wanted
+    return str(case.brain_mask) if case.brain_mask is not None else "auto"
 
 
 def _keep(text: str) -> set[str]:

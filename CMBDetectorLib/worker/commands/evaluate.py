@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from CMBDetectorLib.datasets.bids import read_dataset
+from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.files import output_folder
+from CMBDetectorLib.models.bundle import add_metrics, load_bundle
 from CMBDetectorLib.worker.listeners import Listener
+
+if TYPE_CHECKING:
+    from CMBDetectorLib.evaluation.evaluate import Evaluation
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -17,6 +22,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", type=Path, help="BIDS folder with annotations")
     parser.add_argument("--predictions", type=Path, required=True, metavar="DIR", help="what detect wrote for it")
     parser.add_argument("--output", type=Path, metavar="DIR", help="new folder for froc.json, plot and report")
+    parser.add_argument("--card", metavar="MODEL", help="also write the figures into the card of this model")
     parser.set_defaults(run=run)
 
 
@@ -31,4 +37,23 @@ def run(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any]
         with output_folder(options.output, FILES) as folder:
             write_evaluation(folder, evaluation)
         text += f"\nReport: {options.output / 'report.html'}"
+    if options.card is not None:
+        bundle = load_bundle(options.card)
+        if any(model.get("checksum") != bundle.checksum for model in evaluation.models):
+            raise BadInputError(
+                f"These predictions were not made by the model {bundle.name}.", "Detect with that model first."
+            )
+        add_metrics(bundle, {options.dataset.resolve().name: _figures(evaluation)})
+        text += f"\nWritten into the card of {bundle.name}."
     return {"output": str(options.output) if options.output else None, "final": evaluation.final.to_json()}, text
+
+
+def _figures(evaluation: Evaluation) -> str:
+    """Return the operating points in one line for a model card."""
+    final = evaluation.final
+    points = "; ".join(
+        f"{point.fp_allowed:g} FP/scan {point.sensitivity:.1%} ({point.mean_sensitivity:.1%})"
+        for point in final.operating_points
+        if point.fp_allowed in (1, 4.1, 14.5)
+    )
+    return f"sensitivity pooled (mean of scans) at {points}; {final.microbleeds} microbleeds in {final.scans} scans"
