@@ -41,6 +41,20 @@ def test_folding_batch_normalisation_changes_nothing(trained_like):
     assert before.std() > 1e-4
 
 
+def test_lowering_the_likelihood_shifts_its_logarithm_of_the_odds():
+    backend.set_seed(4)
+    model = unet.build_unet(SMALL)
+    windows = np.random.default_rng(2).random((2, *unet.WINDOW, 1), np.float32)
+
+    def log_odds():
+        answer = np.asarray(model.predict_on_batch(windows), float)
+        return np.log(answer / (1 - answer))
+
+    before = log_odds()
+    unet.lower_likelihood(model, 1.5)
+    np.testing.assert_allclose(log_odds(), before - 1.5, atol=1e-4)
+
+
 def test_margin_bounds_how_far_a_voxel_looks(trained_like):
     image = np.full((1, 96, 96, 48, 1), 0.5, np.float32)
     before = np.asarray(trained_like.predict_on_batch(image))

@@ -35,7 +35,7 @@ def detected(worker, scan, tiny_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("Ergebnisse für Dr Ü") / "erste Messung"
     run = worker(
         "detect", scan, "--output", folder, "--model", tiny_model, "--brain-mask", "none",
-        "--keep", "preprocessed,likelihood,brain-mask", "--threshold", "0.3",
+        "--keep", "preprocessed,likelihood,brain-mask", "--threshold", "0.3", "--stage1-threshold", "0.05",
     )  # fmt: skip
     assert run.code == 0, run.stderr[-2000:]
     return run, folder
@@ -67,7 +67,10 @@ def test_detect_writes_all_its_results(detected, scan):
 
 
 def test_detect_finds_the_microbleeds_it_was_trained_on(worker, crops, tiny_model, tmp_path):
-    run = worker("detect", crops, "--output", tmp_path / "found", "--model", tiny_model, "--brain-mask", "dataset")
+    run = worker(
+        "detect", crops, "--output", tmp_path / "found", "--model", tiny_model, "--brain-mask", "dataset",
+        "--stage1-threshold", "0.05",
+    )  # fmt: skip
     assert run.code == 0, run.stderr[-2000:]
     assert run.last("result")["scans"] == 4
     judged = worker("evaluate", crops, "--predictions", tmp_path / "found", "--output", tmp_path / "report")
@@ -132,7 +135,7 @@ def test_heartbeats_keep_coming(worker, crops, tmp_path):
 def test_a_terminal_sees_a_table(worker, scan, tiny_model, tmp_path):
     run = worker(
         "detect", scan, "--output", tmp_path / "out", "--model", tiny_model, "--brain-mask", "none",
-        "--threshold", "0", events=False,
+        "--threshold", "0", "--stage1-threshold", "0.05", events=False,
     )  # fmt: skip
     assert run.code == 0, run.stderr
     assert "rank" in run.stdout
@@ -194,8 +197,9 @@ def test_the_same_pattern_is_found_in_every_orientation(worker, tiny_model, tmp_
     phantom = _phantom(spacing, axes, angle)
     write_volume(tmp_path / "p.nii.gz", phantom)
     run = worker(
-        "detect", tmp_path / "p.nii.gz", "--output", tmp_path / "o", "--model", tiny_model, "--brain-mask", "none"
-    )
+        "detect", tmp_path / "p.nii.gz", "--output", tmp_path / "o", "--model", tiny_model, "--brain-mask", "none",
+        "--stage1-threshold", "0.05",
+    )  # fmt: skip
     assert run.code == 0, run.stderr[-2000:]
     found = np.array([c.ras_mm for c in read_detection(tmp_path / "o" / "candidates.json").candidates]).reshape(-1, 3)
     half_voxel = np.linalg.norm(spacing) / 2

@@ -43,7 +43,9 @@ def _add_options(parser: argparse.ArgumentParser, output: str) -> None:
     parser.add_argument("--work", type=Path, metavar="DIR", help="folder for checkpoints (OUTPUT.work)")
     parser.add_argument("--keep-work", action="store_true", help="do not remove that folder at the end")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same result (%(default)s)")
-    parser.add_argument("--epochs", type=whole_number, metavar="N", help="epochs of each network")
+    parser.add_argument(
+        "--epochs", type=whole_number, metavar="N", help="epochs of each U-Net; twice as many of each CNN"
+    )
     parser.add_argument("--steps", type=whole_number, metavar="N", help="batches of an epoch")
     parser.add_argument("--tiny", action="store_true", help="small networks, to try things out")
     add_brain_mask(parser, default="dataset")
