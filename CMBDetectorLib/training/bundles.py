@@ -33,12 +33,22 @@ STAGES = [("U-Nets", 60.0), ("mimics", 25.0), ("CNNs", 15.0)]
 
 @dataclass(frozen=True)
 class Trained:
-    """Fitted networks by batch size, and how many mimics stage 2 learnt from."""
+    """Fitted networks by batch size, and how many microbleeds and mimics stage 2 learnt from."""
 
     unets: dict[int, Any]
     cnns: dict[int, Any]
+    microbleeds: int
     mimics: int
     settings: TrainingSettings
+
+    @property
+    def shown_threshold(self) -> float:
+        """The score from which a candidate is rather a microbleed than a mimic.
+
+        Stage 2 learns from as many of both; stage 1 proposes ``mimics`` for ``microbleeds``, so by Bayes' rule the odds
+        are even at a score of ``mimics / (mimics + microbleeds)``.
+        """
+        return round(min(0.98, max(0.5, self.mimics / max(1, self.mimics + self.microbleeds))), 2)
 
     @property
     def detector(self) -> Detector:
@@ -104,7 +114,8 @@ def train_networks(
             name,
         )
         cnns[batch] = refold(model, settings.cnn_architecture)
-    return Trained(unets, cnns, sum(map(len, mimics)), settings)
+    microbleeds = sum(len(case.microbleeds_ras) for case in cases)
+    return Trained(unets, cnns, microbleeds, sum(map(len, mimics)), settings)
 
 
 def save_bundle(
@@ -135,11 +146,11 @@ def save_bundle(
         "thresholds": {
             "stage1": settings.stage1_threshold,
             "mimics": settings.mimic_threshold,
-            "shown": settings.shown_threshold,
+            "shown": trained.shown_threshold,
         },
         "training": {
             "scans": [case.id for case in cases],
-            "microbleeds": int(sum(len(case.microbleeds_ras) for case in cases)),
+            "microbleeds": trained.microbleeds,
             "mimics": trained.mimics,
             "settings": settings.to_json(),
         },

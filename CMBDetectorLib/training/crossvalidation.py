@@ -93,7 +93,7 @@ def _run_fold(
             "training_data": f"Trained on {len(training)} scans of this dataset without {case.id}.",
         }
         scan = {"id": case.id, **case.source}
-        shown = {"threshold": settings.shown_threshold, "stage1_threshold": settings.mimic_threshold}
+        shown = {"threshold": trained.shown_threshold, "stage1_threshold": settings.mimic_threshold}
         write_detection(path, Detection(scan, model, {**shown, "inference": "dense"}, found.candidates))
 
 

@@ -30,7 +30,7 @@ class TrainingSettings:
     """The whole recipe of a bundle.
 
     ``target_sigma_mm`` is the width of the Gaussian centre map the U-Nets learn, ``mimic_threshold`` the likelihood
-    at which stage 1's mistakes are collected, ``stage1_threshold`` and ``shown_threshold`` what goes into the card.
+    at which stage 1's mistakes are collected, ``stage1_threshold`` what goes into the card.
     """
 
     seed: int = 0
@@ -42,7 +42,6 @@ class TrainingSettings:
     target_sigma_mm: float = 1.0
     mimic_threshold: float = 0.15
     stage1_threshold: float = 0.2
-    shown_threshold: float = 0.5
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""

@@ -61,7 +61,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_model(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of tiny networks, trained by the real command on :func:`crops`."""
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    run = run_worker("train", crops, "--output", folder, "--tiny", "--epochs", 3, "--steps", 30, "--seed", 1)
+    run = run_worker("train", crops, "--output", folder, "--tiny", "--epochs", 3, "--steps", 20, "--seed", 1)
     assert run.code == 0, run.stderr[-2000:]
     return folder
 
