@@ -20,7 +20,7 @@ from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.volume import Volume
 
 Inference = Literal["dense", "exact"]
-_PATCHES_PER_BATCH = 256
+_PATCHES_PER_BATCH = 64
 
 
 @dataclass(frozen=True)

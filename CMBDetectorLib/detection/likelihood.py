@@ -18,10 +18,10 @@ from CMBDetectorLib.networks.backend import memory_guard
 EXACT_STRIDE = 3
 """The paper's step between two windows, in voxels on each axis."""
 _WINDOWS_PER_BATCH = 64
-MARGIN = (12, 12, 6)
+MARGIN = (8, 8, 4)
 """What a tile is computed with around its core, in voxels: less than :func:`CMBDetectorLib.networks.unet.margin`
 because the outermost voxels of the receptive field hardly count (``Testing/Python/test_detection.py`` holds it to
-0.01)."""
+0.03)."""
 
 Report = Callable[[int, int], None]
 
