@@ -74,11 +74,11 @@ def main() -> None:
 
 
 def _part(image: Volume, mask: Volume, slices: int) -> tuple[Volume, Volume]:
-    """Return the middle ``slices`` slices, where the brain is widest; the image keeps its margins."""
-    middle = image.shape[2] // 2
+    """Return one hemisphere of the middle ``slices`` slices; the image keeps its margins."""
+    middle, half = image.shape[2] // 2, image.shape[0] // 2
     low, high = middle - slices // 2, middle + slices // 2
     inside = np.zeros(mask.shape, bool)
-    inside[:, :, low:high] = mask.array[:, :, low:high]
+    inside[:half, :, low:high] = mask.array[:half, :, low:high]
     box = (0, 0, low - unet.WINDOW[2]), (*image.shape[:2], high + unet.WINDOW[2])
     return image.cropped(*box), mask.with_array(inside).cropped(*box)
 

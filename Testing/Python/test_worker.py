@@ -213,6 +213,7 @@ def test_cancelling_leaves_nothing_behind(scan, tiny_model, tmp_path, number, co
     process = subprocess.Popen(
         [*PROGRAM, "detect", scan, "--output", tmp_path / "o", "--model", tiny_model, "--brain-mask", "none",
          "--inference", "exact", "--events"],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job would ignore it
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     for line in process.stdout:
