@@ -6,8 +6,9 @@ import datetime
 import math
 import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from CMBDetectorLib.networks.cnn import build_cnn, refold, unfold
 from CMBDetectorLib.networks.unet import WINDOW, build_unet, lower_likelihood
 from CMBDetectorLib.progress import Part, Progress
 from CMBDetectorLib.training.cases import PreparedCase
-from CMBDetectorLib.training.fitting import POSITIVE_WEIGHT, fit
+from CMBDetectorLib.training.fitting import POSITIVE_WEIGHT, Sampler, fit
 from CMBDetectorLib.training.mimics import mine_mimics
 from CMBDetectorLib.training.patches import Stage1Sampler, Stage2Sampler
-from CMBDetectorLib.training.settings import TrainingSettings
+from CMBDetectorLib.training.settings import FitSettings, TrainingSettings
 
 _MISS_COST = 5.0
 """What a missed voxel of a microbleed costs stage 1 against a false one, once it is trained."""
@@ -69,23 +70,13 @@ def train_networks(
     progress.plan(STAGES)
     unet, cnn = settings.unet, settings.cnn
     sampler = Stage1Sampler(cases, settings.spacing_mm, unet.shift, settings.target_sigma_mm)
-    unets = {}
-    for number, batch in enumerate(unet.batch_sizes):
-        name = f"unet-{batch}"
-        model = fit(
-            lambda name=name: build_unet(settings.unet_architecture, name=name),
-            sampler,
-            unet,
-            batch,
-            network_seed(settings.seed, name),
-            work / f"{name}.npz",
-            Part(progress, "U-Nets", number, len(unet.batch_sizes)),
-            name,
-        )
+    unets = _fit_each(
+        "unet", "U-Nets", unet, settings.seed, sampler, partial(build_unet, settings.unet_architecture), work, progress
+    )
+    for model in unets.values():
         # The weight of the loss raises every likelihood; taken back but for the cost of a miss, the paper's thresholds
         # leave about a hundred candidates a scan instead of a thousand, with the same microbleeds among them.
         lower_likelihood(model, math.log(POSITIVE_WEIGHT / _MISS_COST))
-        unets[batch] = model
     stage1 = Detector(list(unets.values()), [], settings.unet_architecture)
     mimics = []
     for number, case in enumerate(cases):
@@ -100,22 +91,32 @@ def train_networks(
         windows, labels = sampler2(rng, count)
         return unfold(windows), labels
 
-    cnns = {}
-    for number, batch in enumerate(cnn.batch_sizes):
-        name = f"cnn-{batch}"
-        model = fit(
-            lambda name=name: build_cnn(settings.cnn_architecture, name=name, unfolded=True),
-            unfolded,
-            cnn,
-            batch,
-            network_seed(settings.seed, name),
-            work / f"{name}.npz",
-            Part(progress, "CNNs", number, len(cnn.batch_sizes)),
-            name,
-        )
-        cnns[batch] = refold(model, settings.cnn_architecture)
+    build = partial(build_cnn, settings.cnn_architecture, unfolded=True)
+    fitted = _fit_each("cnn", "CNNs", cnn, settings.seed, unfolded, build, work, progress)
+    cnns = {batch: refold(model, settings.cnn_architecture) for batch, model in fitted.items()}
     microbleeds = sum(len(case.microbleeds_ras) for case in cases)
     return Trained(unets, cnns, microbleeds, sum(map(len, mimics)), settings)
+
+
+def _fit_each(
+    kind: str,
+    stage: str,
+    settings: FitSettings,
+    seed: int,
+    sample: Sampler,
+    build: Callable[..., Any],
+    work: Path,
+    progress: Progress,
+) -> dict[int, Any]:
+    """Return a network fitted for each batch size of ``settings``; ``build(name=...)`` makes an untrained one."""
+    models = {}
+    for number, batch in enumerate(settings.batch_sizes):
+        name = f"{kind}-{batch}"
+        part = Part(progress, stage, number, len(settings.batch_sizes))
+        seed_of_network = network_seed(seed, name)
+        checkpoint = work / f"{name}.npz"
+        models[batch] = fit(partial(build, name=name), sample, settings, batch, seed_of_network, checkpoint, part, name)
+    return models
 
 
 def save_bundle(

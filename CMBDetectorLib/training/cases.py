@@ -16,7 +16,7 @@ from scipy import ndimage
 from CMBDetectorLib.datasets.bids import Case
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.files import output_folder, write_json
-from CMBDetectorLib.preprocessing.pipeline import preprocess
+from CMBDetectorLib.preprocessing.pipeline import preprocess, preprocessing_stages
 from CMBDetectorLib.progress import Part, Progress
 from CMBDetectorLib.volume import Volume, read_mask, read_volume
 
@@ -108,6 +108,7 @@ def _prepare(case: Case, folder: Path, spacing: tuple[float, ...], brain_mask: s
     mask: str | Volume = brain_mask
     if brain_mask == "dataset":
         mask = read_mask(case.brain_mask, scan) if case.brain_mask else "hd-bet"
+    progress.plan(preprocessing_stages(mask))
     made = preprocess(scan, mask, spacing, progress)
     with output_folder(folder, ("*.npy", "case.json")) as temporary:
         np.save(temporary / "image.npy", made.image.array.astype(np.float16))

@@ -8,6 +8,7 @@ from typing import Any
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.networks.cnn import DEFAULT_CNN
 from CMBDetectorLib.networks.unet import DEFAULT_UNET
+from CMBDetectorLib.preprocessing.pipeline import MODEL_SPACING_MM
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class TrainingSettings:
     """
 
     seed: int = 0
-    spacing_mm: tuple[float, float, float] = (0.45, 0.45, 1.0)
+    spacing_mm: tuple[float, float, float] = MODEL_SPACING_MM
     unet: FitSettings = field(default_factory=lambda: FitSettings((20, 30), 12, 50, 2e-3, (8, 8, 6)))
     cnn: FitSettings = field(default_factory=lambda: FitSettings((20, 30), 24, 50, 2e-3, (1, 1, 1)))
     unet_architecture: dict[str, Any] = field(default_factory=lambda: dict(DEFAULT_UNET))

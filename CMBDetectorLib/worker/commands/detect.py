@@ -14,7 +14,7 @@ from CMBDetectorLib.datasets.bids import Case, read_dataset
 from CMBDetectorLib.errors import BadInputError, Cancelled, CMBDetectorError
 from CMBDetectorLib.files import check_output_folder, output_folder, write_json
 from CMBDetectorLib.models.bundle import DEFAULT_MODEL, Bundle, load_bundle
-from CMBDetectorLib.preprocessing.pipeline import Preprocessed, preprocess
+from CMBDetectorLib.preprocessing.pipeline import Preprocessed, preprocess, preprocessing_stages
 from CMBDetectorLib.progress import Part, Progress
 from CMBDetectorLib.report.html import write_detection_report
 from CMBDetectorLib.report.markups import write_markups
@@ -36,11 +36,6 @@ RESULT_FILES = (
     "brain_mask.nii.gz",
 )
 KEEP = {"preprocessed": "preprocessed.nii.gz", "likelihood": "likelihood.nii.gz", "brain-mask": "brain_mask.nii.gz"}
-# Weights are seconds of a 512x512x150 scan on two cores.
-STAGES = [
-    ("reading", 3.0), ("brain mask", 5.0), ("bias field", 9.0), ("normalisation", 3.0),
-    ("stage 1", 18.0), ("stage 2", 2.0), ("report", 1.0),
-]  # fmt: skip
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -88,10 +83,12 @@ def detect_scan(
     progress: Progress,
 ) -> Detection:
     """Detect in the scan ``path`` and write the result folder ``output``, all or nothing."""
-    progress.plan(STAGES)
+    mask = choose_brain_mask(brain_mask, progress)
+    # Weights are seconds of a 512x512x150 scan on two cores.
+    ends = [("stage 1", 15.0), ("stage 2", 3.0), ("report", 1.0)]
+    progress.plan([("reading", 3.0), *preprocessing_stages(mask), *ends])
     progress.report("reading")
     scan = read_volume(path)
-    mask = choose_brain_mask(brain_mask, progress)
     progress.report("reading", 1, 1)
     made = preprocess(scan, mask, bundle.spacing_mm, progress)
     for note in made.notes:

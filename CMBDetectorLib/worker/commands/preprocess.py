@@ -8,13 +8,12 @@ from typing import Any
 
 from CMBDetectorLib.files import output_folder
 from CMBDetectorLib.models.bundle import DEFAULT_MODEL, load_bundle
-from CMBDetectorLib.preprocessing.pipeline import preprocess
+from CMBDetectorLib.preprocessing.pipeline import preprocess, preprocessing_stages
 from CMBDetectorLib.volume import read_volume, write_volume
 from CMBDetectorLib.worker.listeners import Listener
 from CMBDetectorLib.worker.options import add_brain_mask, choose_brain_mask
 
 FILES = ("preprocessed.nii.gz", "brain_mask.nii.gz")
-STAGES = [("reading", 3.0), ("brain mask", 5.0), ("bias field", 9.0), ("normalisation", 3.0), ("writing", 3.0)]
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -29,11 +28,12 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any], str]:
     """Write ``preprocessed.nii.gz`` (canonical, at the model's voxel size) and ``brain_mask.nii.gz`` (as stored)."""
-    listener.plan(STAGES)
+    mask = choose_brain_mask(options.brain_mask, listener)
+    listener.plan([("reading", 3.0), *preprocessing_stages(mask), ("writing", 3.0)])
     spacing = load_bundle(options.model).spacing_mm
     listener.report("reading")
     scan = read_volume(options.scan)
-    made = preprocess(scan, choose_brain_mask(options.brain_mask, listener), spacing, listener)
+    made = preprocess(scan, mask, spacing, listener)
     for note in made.notes:
         listener.log(note)
     listener.report("writing")
