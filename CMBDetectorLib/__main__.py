@@ -15,14 +15,26 @@ def main() -> int:
         sys.stdout.flush()
         events = os.dup(1)
         os.dup2(2, 1)
+    _prefer_packages()
     from CMBDetectorLib.worker.cli import CANCELLED, run
 
     code = run(sys.argv[1:], events)
     if code == CANCELLED:
-        # Everything is cleaned up; waiting for the threads of the back end would keep the user waiting.
-        sys.stderr.flush()
-        os._exit(code)
+        from CMBDetectorLib.worker.stopping import leave
+
+        leave(code)
     return code
+
+
+def _prefer_packages() -> None:
+    """Put the folder of the extension's own packages before all others, here and in children.
+
+    PYTHONPATH holds it, too, but the launcher of Slicer's Python puts Slicer's packages before that.
+    """
+    folder = os.environ.get("CMBDETECTOR_PACKAGES")
+    if folder:
+        sys.path.insert(0, folder)
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
 
 
 if __name__ == "__main__":

@@ -49,23 +49,14 @@ class Detection:
         """Return the candidates at or above the threshold of the settings."""
         return [c for c in self.candidates if c.score >= float(self.settings["threshold"])]
 
-
-def candidate_id(ras_mm: Iterable[float]) -> str:
-    """Return an id that depends only on the position (RAS mm, to 0.01 mm): the same in every run that finds it."""
-    text = ",".join(f"{v + 0.0:.2f}" for v in ras_mm).replace("-0.00", "0.00")
-    return "c" + hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def write_detection(path: Path | str, detection: Detection) -> None:
-    """Write ``detection`` as ``candidates.json`` (schema 1)."""
-    write_json(
-        path,
-        {
+    def as_json(self) -> dict[str, Any]:
+        """Return plain JSON values (schema 1), candidates by falling score; :meth:`from_json` takes them back."""
+        return {
             "schema": SCHEMA,
-            "scan": detection.scan,
-            "model": detection.model,
-            "settings": detection.settings,
-            "seconds": detection.seconds,
+            "scan": self.scan,
+            "model": self.model,
+            "settings": self.settings,
+            "seconds": self.seconds,
             "candidates": [
                 {
                     "id": c.id,
@@ -74,25 +65,19 @@ def write_detection(path: Path | str, detection: Detection) -> None:
                     "score": round(float(c.score), 4),
                     "diameter_mm": round(float(c.diameter_mm), 2),
                 }
-                for c in sorted(detection.candidates, key=lambda c: -c.score)
+                for c in sorted(self.candidates, key=lambda c: -c.score)
             ],
-        },
-    )
+        }
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Detection:
+        """Return the detection that ``data`` describes.
 
-def read_detection(path: Path | str) -> Detection:
-    """Read a ``candidates.json``.
-
-    Raises:
-        BadInputError: it is missing, damaged or of another schema.
-    """
-    path = Path(path)
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        Raises:
+            ValueError, KeyError, TypeError: it describes none, or one of another schema.
+        """
         if data["schema"] != SCHEMA:
-            raise BadInputError(
-                f"{path} is of schema {data['schema']}, this program reads {SCHEMA}.", "Update CMBDetector."
-            )
+            raise ValueError(f"schema {data['schema']}")
         candidates = [
             Candidate(
                 str(c["id"]),
@@ -109,7 +94,34 @@ def read_detection(path: Path | str) -> Detection:
         if not all(math.isfinite(v) for c in candidates for v in (*c.ras_mm, c.score, c.stage1_score, c.diameter_mm)):
             raise ValueError("a number is not finite")
         float(data["settings"]["threshold"])
-        return Detection(data["scan"], data["model"], data["settings"], candidates, data["seconds"])
+        return cls(data["scan"], data["model"], data["settings"], candidates, data["seconds"])
+
+
+def candidate_id(ras_mm: Iterable[float]) -> str:
+    """Return an id that depends only on the position (RAS mm, to 0.01 mm): the same in every run that finds it."""
+    text = ",".join(f"{v + 0.0:.2f}" for v in ras_mm).replace("-0.00", "0.00")
+    return "c" + hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def write_detection(path: Path | str, detection: Detection) -> None:
+    """Write ``detection`` as ``candidates.json`` (schema 1)."""
+    write_json(path, detection.as_json())
+
+
+def read_detection(path: Path | str) -> Detection:
+    """Read a ``candidates.json``.
+
+    Raises:
+        BadInputError: it is missing, damaged or of another schema.
+    """
+    path = Path(path)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["schema"] != SCHEMA:
+            raise BadInputError(
+                f"{path} is of schema {data['schema']}, this program reads {SCHEMA}.", "Update CMBDetector."
+            )
+        return Detection.from_json(data)
     except FileNotFoundError as error:
         raise BadInputError(f"There is no file {path}.", "Run the detection first.") from error
     except (OSError, ValueError, KeyError, TypeError) as error:

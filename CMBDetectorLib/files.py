@@ -16,9 +16,10 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from CMBDetectorLib import temporary as in_use
 from CMBDetectorLib.errors import OutputError
 
-_TEMPORARY = ".partial-"
+_TEMPORARY = in_use.PREFIX
 
 
 def output_error(error: OSError, path: Path) -> OutputError:
@@ -45,11 +46,13 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         suffix = "".join(path.suffixes[-2:]) if path.name.endswith(".gz") else path.suffix
-        handle, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        with in_use.undisturbed():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=suffix, dir=path.parent)
+            os.close(handle)
+            temporary = Path(os.path.abspath(name))
+            in_use.register(temporary)
         # mkstemp makes the file private; results get the permissions of any other new file.
         temporary.chmod(0o666 & ~_umask())
         yield temporary
@@ -61,6 +64,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+            in_use.unregister(temporary)
 
 
 @contextmanager
@@ -78,20 +82,25 @@ def output_folder(path: Path | str, mine: Iterable[str]) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         check_output_folder(path, patterns)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=path.parent))
+        with in_use.undisturbed():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=path.parent))
+            in_use.register(temporary)
         temporary.chmod(0o777 & ~_umask())
         yield temporary
         for file in sorted(temporary.rglob("*")):
             _fsync(file)
         _fsync(temporary)
         check_output_folder(path, patterns)
-        _swap(temporary, path)
+        with in_use.undisturbed():
+            _swap(temporary, path)
     except OSError as error:
         raise output_error(error, path) from error
     finally:
-        if temporary is not None and temporary.exists():
-            shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            if temporary.exists():
+                shutil.rmtree(temporary, ignore_errors=True)
+            in_use.unregister(temporary)
 
 
 def check_output_folder(path: Path, mine: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ positions LPS; both are turned here.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,6 +219,42 @@ def write_volume(path: Path | str, volume: Volume) -> None:
             sitk.WriteImage(to_sitk(volume), str(temporary), useCompression=str(path).endswith((".gz", ".nrrd")))
         except RuntimeError as error:
             raise OSError(None, itk_reason(error)) from error
+
+
+def nrrd_header(shape: Sequence[int], dtype: Any, ijk_to_ras: np.ndarray) -> bytes:
+    """Return the header of an uncompressed NRRD file (teem.sourceforge.net/nrrd/format.html).
+
+    The voxels follow as raw bytes, i fastest: whoever has them can write a large file piece by piece. ``shape`` is
+    along (i, j, k), ``dtype`` any of numpy's integer or float types.
+
+    Raises:
+        ValueError: NRRD has no such type.
+    """
+    dtype = np.dtype(dtype)
+    kinds = {"i": f"int{8 * dtype.itemsize}", "u": f"uint{8 * dtype.itemsize}", "f": {4: "float", 8: "double"}}
+    kind = kinds.get(dtype.kind)
+    kind = kind.get(dtype.itemsize) if isinstance(kind, dict) else kind
+    if kind is None:
+        raise ValueError(f"no NRRD type for {dtype}")
+    little = dtype.byteorder == "<" or (dtype.byteorder in "=|" and sys.byteorder == "little")
+
+    def vector(values: np.ndarray) -> str:
+        return "(" + ",".join(repr(float(v)) for v in values) + ")"
+
+    directions = " ".join(vector(ijk_to_ras[:3, axis]) for axis in range(3))
+    lines = [
+        "NRRD0004",
+        f"type: {kind}",
+        "dimension: 3",
+        "space: right-anterior-superior",
+        f"sizes: {' '.join(str(int(n)) for n in shape)}",
+        f"space directions: {directions}",
+        "kinds: domain domain domain",
+        f"endian: {'little' if little else 'big'}",
+        "encoding: raw",
+        f"space origin: {vector(ijk_to_ras[:3, 3])}",
+    ]
+    return ("\n".join(lines) + "\n\n").encode("ascii")
 
 
 def _read_file(path: Path) -> Volume:

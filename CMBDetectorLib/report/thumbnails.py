@@ -29,6 +29,16 @@ _PLANES = {
 
 
 @dataclass(frozen=True)
+class Picture:
+    """One picture: grey ``pixels`` (rows, columns; uint8), its ``name`` and the letters at its left, right, top and
+    bottom edge."""
+
+    name: str
+    pixels: np.ndarray
+    edges: str
+
+
+@dataclass(frozen=True)
 class Thumbnail:
     """One picture: ``png`` bytes (grey), its ``name`` and the letters at its left, right, top and bottom edge."""
 
@@ -47,21 +57,24 @@ def grey_window(scan: Volume) -> tuple[float, float]:
 
 
 def thumbnails(scan: Volume, ras_mm: Sequence[float], window: tuple[float, float]) -> list[Thumbnail]:
+    """Return the :func:`pictures` of a place as PNG files."""
+    return [Thumbnail(p.name, encode_png(p.pixels), p.edges) for p in pictures(scan, ras_mm, window)]
+
+
+def pictures(scan: Volume, ras_mm: Sequence[float], window: tuple[float, float]) -> list[Picture]:
     """Return pictures of 40 x 40 mm around ``ras_mm``: three planes and an axial minimum projection over 16 mm.
 
     ``window`` is what :func:`grey_window` gave for the scan. Beyond the field of view the pictures are black.
     """
     centre = np.asarray(ras_mm, dtype=float)
-    pictures = []
+    shown = []
     for name, (columns, rows, edges) in _PLANES.items():
-        plane = sample_plane(scan, centre, columns, rows)
-        pictures.append(Thumbnail(name, png(plane, window), edges))
+        shown.append(Picture(name, grey(sample_plane(scan, centre, columns, rows), window), edges))
     columns, rows, edges = _PLANES["axial"]
     step = max(0.5, min(scan.spacing))
-    depths = np.arange(-SLAB_MM / 2, SLAB_MM / 2 + step / 2, step)
-    slab = [sample_plane(scan, centre + np.array([0, 0, depth]), columns, rows) for depth in depths]
-    pictures.append(Thumbnail("minimum projection", png(np.fmin.reduce(slab), window), edges))
-    return pictures
+    slab = sample_block(scan, centre, columns, rows, np.arange(-SLAB_MM / 2, SLAB_MM / 2 + step / 2, step))
+    shown.append(Picture("minimum projection", grey(np.fmin.reduce(slab), window), edges))
+    return shown
 
 
 def sample_plane(scan: Volume, centre: np.ndarray, columns: Sequence[float], rows: Sequence[float]) -> np.ndarray:
@@ -69,21 +82,48 @@ def sample_plane(scan: Volume, centre: np.ndarray, columns: Sequence[float], row
 
     ``columns`` and ``rows`` are the RAS unit vectors of the picture's directions to the right and downwards.
     """
-    half = np.arange(_PIXEL_MM / 2, FIELD_OF_VIEW_MM / 2, _PIXEL_MM)
-    offsets = np.concatenate([-half[::-1], half])
-    places = centre + offsets[:, None, None] * np.array(rows) + offsets[None, :, None] * np.array(columns)
-    ijk = scan.to_ijk(places)
-    plane = ndimage.map_coordinates(scan.array, np.moveaxis(ijk, -1, 0), np.float32, order=1, mode="nearest")
+    return sample_block(scan, centre, columns, rows, np.zeros(1))[0]
+
+
+def sample_block(
+    scan: Volume, centre: np.ndarray, columns: Sequence[float], rows: Sequence[float], depths_mm: np.ndarray
+) -> np.ndarray:
+    """Return parallel planes (depths, rows, columns) at evenly spaced ``depths_mm`` from the one through ``centre``.
+
+    Depths count along columns x rows; everything else is as in :func:`sample_plane`.
+    """
+    size = round(FIELD_OF_VIEW_MM / _PIXEL_MM)
+    step = float(depths_mm[1] - depths_mm[0]) if len(depths_mm) > 1 else 1.0
+    axes = np.stack([np.cross(columns, rows) * step, np.array(rows) * _PIXEL_MM, np.array(columns) * _PIXEL_MM], 1)
+    to_ijk = np.linalg.inv(scan.ijk_to_ras[:3, :3]) @ axes
+    half = (size - 1) / 2
+    first = scan.to_ijk(centre) + to_ijk @ np.array([depths_mm[0] / step, -half, -half])
+    shape = (len(depths_mm), size, size)
+    # affine_transform walks the grid itself: half the time of map_coordinates (29 against 60 ms for 16 mm of 0.5 mm).
+    block = ndimage.affine_transform(scan.array, to_ijk, first, shape, np.float32, order=1, mode="nearest")
     # A voxel reaches half its size beyond its centre; what lies farther out was not scanned.
-    outside = ((ijk < -0.5) | (ijk > np.array(scan.shape) - 0.5)).any(axis=-1)
-    return np.where(outside, np.nan, plane)
+    last = np.array(scan.shape) - 0.5
+    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij"), -1) @ to_ijk.T + first
+    if (corners < -0.5).any() or (corners > last).any():
+        ijk = np.moveaxis(np.indices(shape), 0, -1) @ to_ijk.T + first
+        block[((ijk < -0.5) | (ijk > last)).any(axis=-1)] = np.nan
+    return block
+
+
+def grey(picture: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """Return ``picture`` as uint8, black to white over ``window``; NaN is black."""
+    low, high = window
+    shades = np.clip((np.nan_to_num(picture, nan=low) - low) / (high - low), 0, 1)
+    return np.round(255 * shades).astype(np.uint8)
 
 
 def png(picture: np.ndarray, window: tuple[float, float]) -> bytes:
     """Return ``picture`` (rows, columns) as an 8-bit grey PNG, black to white over ``window``; NaN is black."""
-    low, high = window
-    grey = np.clip((np.nan_to_num(picture, nan=low) - low) / (high - low), 0, 1)
-    pixels = np.round(255 * grey).astype(np.uint8)
+    return encode_png(grey(picture, window))
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Return ``pixels`` (rows, columns; uint8) as a grey PNG."""
     # Each row begins with its filter; 0 leaves the row as it is (PNG specification, section 9).
     rows = np.pad(pixels, ((0, 0), (1, 0))).tobytes()
     header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, 0, 0, 0, 0)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import math
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from types import FrameType
@@ -24,8 +26,11 @@ from CMBDetectorLib.errors import (
 )
 from CMBDetectorLib.worker.commands import COMMANDS
 from CMBDetectorLib.worker.listeners import make_listener
+from CMBDetectorLib.worker.stopping import follow_stdin
 
 CANCELLED = Cancelled.exit_code
+STOP_WITH_STDIN = "--stop-with-stdin"
+_ONE_WISH_S = 2.0
 _DESCRIPTION = (
     "Finds cerebral microbleeds in susceptibility-weighted MRI. Research use only: the bundled networks are trained "
     "on simulated scans and are not for clinical use."
@@ -42,6 +47,8 @@ def run(arguments: Sequence[str], events: int | None = None) -> int:
     with make_listener(events) as listener:
         try:
             _catch_signals()
+            if events is not None and STOP_WITH_STDIN in arguments:
+                follow_stdin()
             options = parser.parse_args(arguments)
             if options.verbose:
                 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
@@ -71,6 +78,8 @@ def _parser(as_event: bool) -> argparse.ArgumentParser:
     _Parser.as_event = as_event
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--events", action="store_true", help="write progress as JSON lines to standard output")
+    # For programs that start this one: end when they close its standard input, or are gone.
+    common.add_argument(STOP_WITH_STDIN, action="store_true", help=argparse.SUPPRESS)
     common.add_argument("--verbose", action="store_true", help="show technical details of errors")
     parser = _Parser(prog="cmbdetector", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"cmbdetector {CMBDetectorLib.__version__}")
@@ -82,9 +91,14 @@ def _parser(as_event: bool) -> argparse.ArgumentParser:
 
 def _catch_signals() -> None:
     """Let Ctrl-C and a polite kill unwind the work, so that temporary folders are removed."""
+    asked = -math.inf
 
     def cancel(number: int, frame: FrameType | None) -> None:
-        raise Cancelled
+        nonlocal asked
+        # A signal and a closed standard input come together: the second must not break off the cleaning up.
+        if time.monotonic() - asked > _ONE_WISH_S:
+            asked = time.monotonic()
+            raise Cancelled
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
         number = getattr(signal, name, None)

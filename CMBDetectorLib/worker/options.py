@@ -43,3 +43,12 @@ def whole_number(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return value
+
+
+def plain_name(text: str) -> str:
+    """Return ``text`` as one line without control characters and slashes, at most 100 characters; for argparse.
+
+    A name of nothing else becomes "", which stands for none.
+    """
+    text = "".join(" " if c.isspace() else c for c in text if c.isprintable() or c.isspace())
+    return " ".join(text.replace("/", "-").replace("\\", "-").split())[:100].strip()

@@ -7,7 +7,16 @@ from grids import CENTRE_RAS, MARK_RAS, ORDERS, mark, phantom, write_dicom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from CMBDetectorLib.volume import Volume, from_sitk, ras_to_lps, read_volume, resample_onto, to_sitk, write_volume
+from CMBDetectorLib.volume import (
+    Volume,
+    from_sitk,
+    nrrd_header,
+    ras_to_lps,
+    read_volume,
+    resample_onto,
+    to_sitk,
+    write_volume,
+)
 
 grids = st.builds(
     phantom,
@@ -129,3 +138,18 @@ def test_phantom_is_where_the_tests_think(tmp_path):
     volume = phantom()
     np.testing.assert_allclose(volume.to_ras((np.array(volume.shape) - 1) / 2), CENTRE_RAS)
     assert np.abs(mark(volume) - MARK_RAS).max() < 0.1
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint16", "uint8", "int32", "float32", "float64", ">i2"])
+def test_a_raw_nrrd_written_piece_by_piece_reads_as_the_same_volume(tmp_path, dtype):
+    rng = np.random.default_rng(3)
+    array = rng.integers(0, 100, (9, 11, 13)).astype(dtype)
+    rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    affine = np.eye(4)
+    affine[:3, :3] = rotation * np.array([1.5, 1.0, 2.0])
+    affine[:3, 3] = -20.5, 3.25, 7
+    path = tmp_path / "raw.nrrd"
+    path.write_bytes(nrrd_header(array.shape, array.dtype, affine) + array.tobytes(order="F"))
+    volume = read_volume(path)
+    np.testing.assert_array_equal(volume.array, array)
+    np.testing.assert_allclose(volume.ijk_to_ras, affine, atol=1e-9)

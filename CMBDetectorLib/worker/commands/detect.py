@@ -21,7 +21,7 @@ from CMBDetectorLib.report.markups import write_markups
 from CMBDetectorLib.report.tables import write_candidate_table
 from CMBDetectorLib.volume import Volume, read_volume, write_volume
 from CMBDetectorLib.worker.listeners import Listener
-from CMBDetectorLib.worker.options import add_brain_mask, choose_brain_mask, likelihood_threshold
+from CMBDetectorLib.worker.options import add_brain_mask, choose_brain_mask, likelihood_threshold, plain_name
 
 if TYPE_CHECKING:
     from CMBDetectorLib.detection.detector import Detector, Found
@@ -49,6 +49,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage1-threshold", type=likelihood_threshold, help="least likelihood of a candidate (0-1)")
     parser.add_argument("--inference", choices=("dense", "exact"), default="dense", help="large tiles, or as the paper")
     parser.add_argument("--keep", default="", metavar="WHAT", help=f"also write, by commas: {', '.join(KEEP)}")
+    parser.add_argument("--scan-name", type=plain_name, metavar="NAME", help="name in the results (the file's)")
     parser.set_defaults(run=run)
 
 
@@ -64,6 +65,8 @@ def run(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any]
     is_dataset = options.scan.is_dir() and any(options.scan.glob("sub-*/"))
     if not is_dataset:
         check_output_folder(options.output, RESULT_FILES)
+    elif options.scan_name:
+        raise BadInputError("--scan-name names one scan, not those of a dataset.", "Leave it out.")
     bundle = load_bundle(options.model)
     if is_dataset:
         return _run_dataset(options, bundle, keep, listener)
@@ -104,6 +107,7 @@ def detect_scan(
     shown = options.threshold if options.threshold is not None else bundle.thresholds["shown"]
     described = {
         **scan.source,
+        **({"name": options.scan_name} if options.scan_name else {}),
         "shape": list(scan.shape),
         "spacing_mm": [round(s, 5) for s in scan.spacing],
         "orientation": scan.orientation,

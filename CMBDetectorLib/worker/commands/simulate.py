@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
+from CMBDetectorLib.datasets.bids import read_dataset
 from CMBDetectorLib.worker.listeners import Listener
 from CMBDetectorLib.worker.options import whole_number
 
@@ -31,4 +33,5 @@ def run(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any]
         options.output, options.scans, options.seed, options.protocol, options.microbleeds, progress=listener
     )
     text = f"{options.scans} simulated scan{'s' * (options.scans != 1)} in {options.output}"
-    return {"output": str(options.output), "scans": options.scans}, text
+    scans = [os.path.abspath(case.scan) for case in read_dataset(options.output)]
+    return {"output": str(options.output), "scans": scans}, text

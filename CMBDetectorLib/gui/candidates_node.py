@@ -1,0 +1,339 @@
+"""The candidates of one scan in the scene: one locked point list, which says everything about each point.
+
+A markups list has one glyph and one colour for all of its points. So the list shows what is left to judge, and for
+each other state a hidden helper list repeats its points in the glyph and colour of that state; the helpers are made
+when the state first occurs. Points are found by the id of their finding, which stands in their description.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import slicer
+
+from CMBDetectorLib.candidate import Detection
+from CMBDetectorLib.gui import scan_node
+from CMBDetectorLib.gui.state_style import STATE_STYLES
+from CMBDetectorLib.review.finding import Finding, State
+from CMBDetectorLib.review.review import Review
+
+SCAN_ROLE = "CMBDetector.Scan"
+MASK_ROLE = "CMBDetector.BrainMask"
+_REVIEW = "CMBDetector.Review"
+_LAYER_ROLE = "CMBDetector.Layer."
+_LAYERS = (State.ACCEPTED, State.REJECTED, State.UNSURE)
+_GLYPH_MM = 5.0
+_RING_MM = 9.0
+_CURRENT = "current"
+
+
+class CandidatesNode:
+    """The point list ``node_id`` of the scene, with what hangs on it.
+
+    Holds ids, not nodes: closing the scene leaves nothing behind that would keep a node alive.
+    """
+
+    def __init__(self, node_id: str) -> None:
+        self.node_id = node_id
+
+    @classmethod
+    def create(cls, scan: slicer.vtkMRMLScalarVolumeNode, detection: Detection, key: str) -> CandidatesNode:
+        """Add the list of ``detection`` for ``scan`` to the scene, or renew the one that is there."""
+        found = cls.of_scan(scan)
+        if found is None:
+            name = f"{scan.GetName()} CMB candidates"
+            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", name)
+            node.SetNodeReferenceID(SCAN_ROLE, scan.GetID())
+            node.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
+            node.SetLocked(True)
+            found = cls(node.GetID())
+            _dress(node, State.UNREVIEWED)
+            place_beside(node, scan)
+        found._write({"key": key, "detection": detection.as_json(), "readers": {}, "reader": ""})
+        return found
+
+    @classmethod
+    def of_scan(cls, scan: slicer.vtkMRMLScalarVolumeNode | None) -> CandidatesNode | None:
+        """Return the list of ``scan`` that the scene holds, if any."""
+        if scan is None:
+            return None
+        nodes = slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")
+        for node in nodes:
+            if node.GetNodeReferenceID(SCAN_ROLE) == scan.GetID() and node.GetAttribute(_REVIEW):
+                return cls(node.GetID())
+        return None
+
+    @property
+    def node(self) -> slicer.vtkMRMLMarkupsFiducialNode | None:
+        """The node, ``None`` once it was deleted."""
+        return slicer.mrmlScene.GetNodeByID(self.node_id)
+
+    @property
+    def scan(self) -> slicer.vtkMRMLScalarVolumeNode | None:
+        """The scan's node, ``None`` once either was deleted."""
+        node = self.node
+        return node.GetNodeReference(SCAN_ROLE) if node is not None else None
+
+    @property
+    def key(self) -> str:
+        """The key of the scan the candidates were found in."""
+        return str(self._read().get("key", ""))
+
+    @property
+    def reader(self) -> str:
+        """Who reviewed last in this scene."""
+        return str(self._read().get("reader", ""))
+
+    def detection(self) -> Detection | None:
+        """Return the detection as it was stored in the scene, ``None`` where that is damaged."""
+        try:
+            return Detection.from_json(self._read()["detection"])
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def findings(self, reader: str) -> list[Finding]:
+        """Return what ``reader`` said, as it was stored in the scene."""
+        entries = self._read().get("readers", {}).get(reader, [])
+        found = []
+        for entry in entries:
+            try:
+                found.append(Finding.from_json(entry))
+            except (KeyError, TypeError, ValueError):
+                continue
+        return found
+
+    def keep(self, review: Review) -> None:
+        """Store the review in the scene, so that it is saved and loaded with it."""
+        data = self._read()
+        data.setdefault("readers", {})[review.reader] = review.as_json()
+        data["reader"] = review.reader
+        self._write(data)
+
+    # What is seen
+
+    def show(self, review: Review, threshold: float, second_look: bool) -> None:
+        """Make all points anew from ``review``."""
+        node = self.node
+        if node is None:
+            return
+        with slicer.util.NodeModify(node):
+            node.RemoveAllControlPoints()
+            for finding in review.findings:
+                self._add_point(node, finding, review)
+            self._show_only(node, review, threshold)
+        for state in _LAYERS:
+            self._fill_layer(state, review, second_look)
+
+    def update(self, finding: Finding, before: State | None, review: Review, threshold: float) -> None:
+        """Show one changed finding; ``before`` is the state it was in (``None``: there was no point)."""
+        node = self.node
+        if node is None:
+            return
+        with slicer.util.NodeModify(node):
+            index = self._index(node, finding.id)
+            if finding.removed:
+                if index >= 0:
+                    node.RemoveNthControlPoint(index)
+            elif index < 0:
+                index = self._add_point(node, finding, review)
+            if index >= 0 and not finding.removed:
+                self._set_point(node, index, finding, review)
+                node.SetNthControlPointVisibility(index, _in_list(finding, review, threshold))
+        for state in {finding.state, before} & set(_LAYERS):
+            self._fill_layer(state, review, None)
+
+    def show_threshold(self, review: Review, threshold: float) -> None:
+        """Show the unreviewed candidates with a score of at least ``threshold``."""
+        node = self.node
+        if node is not None:
+            with slicer.util.NodeModify(node):
+                self._show_only(node, review, threshold)
+
+    def show_rejected(self, on: bool) -> None:
+        """Show or hide the rejected ones."""
+        layer = self._layer(State.REJECTED, make=False)
+        if layer is not None:
+            layer.GetDisplayNode().SetVisibility(on)
+
+    def show_markers(self, on: bool, second_look: bool) -> None:
+        """Show or hide all markers."""
+        node = self.node
+        if node is None:
+            return
+        node.GetDisplayNode().SetVisibility(on)
+        for name in [*_LAYERS, _CURRENT]:
+            layer = self._layer(name, make=False)
+            if layer is not None:
+                layer.GetDisplayNode().SetVisibility(on and (name is not State.REJECTED or second_look))
+
+    def show_current(self, finding: Finding | None) -> None:
+        """Put a ring around the finding under review."""
+        layer = self._layer(_CURRENT, make=finding is not None)
+        if layer is None:
+            return
+        with slicer.util.NodeModify(layer):
+            layer.RemoveAllControlPoints()
+            if finding is not None:
+                layer.AddControlPoint(list(finding.ras_mm), "")
+
+    def remove(self) -> None:
+        """Take the list and its helpers out of the scene."""
+        node = self.node
+        if node is None:
+            return
+        for name in [*_LAYERS, _CURRENT]:
+            layer = self._layer(name, make=False)
+            if layer is not None:
+                slicer.mrmlScene.RemoveNode(layer)
+        slicer.mrmlScene.RemoveNode(node)
+
+    def world(self, finding: Finding) -> tuple[float, float, float]:
+        """Return where the finding is in RAS mm of the world."""
+        return scan_node.to_world(self.scan, finding.ras_mm)
+
+    # Points
+
+    def _add_point(self, node: slicer.vtkMRMLMarkupsFiducialNode, finding: Finding, review: Review) -> int:
+        index = node.AddControlPoint(list(finding.ras_mm), str(review.number(finding.id)))
+        self._set_point(node, index, finding, review)
+        node.SetNthControlPointLocked(index, True)
+        return index
+
+    def _set_point(self, node: slicer.vtkMRMLMarkupsFiducialNode, index: int, finding: Finding, review: Review) -> None:
+        node.SetNthControlPointPosition(index, *finding.ras_mm)
+        node.SetNthControlPointDescription(index, _description(finding))
+        # Slicer's own point table shows the tick: what counts as a microbleed.
+        node.SetNthControlPointSelected(index, finding.state is State.ACCEPTED)
+
+    def _show_only(self, node: slicer.vtkMRMLMarkupsFiducialNode, review: Review, threshold: float) -> None:
+        for index in range(node.GetNumberOfControlPoints()):
+            finding = review[_id_of(node, index)]
+            visible = _in_list(finding, review, threshold)
+            if bool(node.GetNthControlPointVisibility(index)) != visible:
+                node.SetNthControlPointVisibility(index, visible)
+
+    def _index(self, node: slicer.vtkMRMLMarkupsFiducialNode, key: str) -> int:
+        for index in range(node.GetNumberOfControlPoints()):
+            if _id_of(node, index) == key:
+                return index
+        return -1
+
+    # Helper lists
+
+    def _layer(self, name: State | str, make: bool) -> slicer.vtkMRMLMarkupsFiducialNode | None:
+        word = name.value if isinstance(name, State) else name
+        node = self.node
+        layer = node.GetNodeReference(_LAYER_ROLE + word)
+        if layer is None and make:
+            layer = slicer.mrmlScene.CreateNodeByClass("vtkMRMLMarkupsFiducialNode")
+            layer.UnRegister(None)
+            layer.SetName(f"{node.GetName()} ({word})")
+            # Before it enters the scene: no list or tree must show it even for a moment.
+            layer.SetHideFromEditors(True)
+            layer = slicer.mrmlScene.AddNode(layer)
+            layer.CreateDefaultDisplayNodes()
+            layer.SetLocked(True)
+            layer.SetAndObserveTransformNodeID(node.GetTransformNodeID())
+            node.SetNodeReferenceID(_LAYER_ROLE + word, layer.GetID())
+            if isinstance(name, State):
+                _dress(layer, name)
+            else:
+                _dress_ring(layer)
+            layer.GetDisplayNode().SetVisibility(node.GetDisplayNode().GetVisibility())
+        return layer
+
+    def _fill_layer(self, state: State, review: Review, second_look: bool | None) -> None:
+        findings = [finding for finding in review.findings if finding.state is state]
+        layer = self._layer(state, make=bool(findings))
+        if layer is None:
+            return
+        with slicer.util.NodeModify(layer):
+            layer.RemoveAllControlPoints()
+            for finding in findings:
+                index = layer.AddControlPoint(list(finding.ras_mm), str(review.number(finding.id)))
+                layer.SetNthControlPointLocked(index, True)
+                layer.SetNthControlPointSelected(index, False)
+        if state is State.REJECTED and second_look is not None:
+            layer.GetDisplayNode().SetVisibility(second_look)
+
+    def _read(self) -> dict[str, Any]:
+        node = self.node
+        try:
+            data = json.loads((node.GetAttribute(_REVIEW) if node is not None else None) or "{}")
+        except ValueError:
+            return {}
+        return data if isinstance(data, dict) else {}
+
+    def _write(self, data: dict[str, Any]) -> None:
+        node = self.node
+        if node is not None:
+            node.SetAttribute(_REVIEW, json.dumps(data, ensure_ascii=True))
+
+
+def place_beside(node: slicer.vtkMRMLNode, scan: slicer.vtkMRMLNode) -> None:
+    """Put ``node`` under the study (or folder) of ``scan`` in the subject hierarchy."""
+    tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    if tree is None:
+        return
+    item, of_scan = tree.GetItemByDataNode(node), tree.GetItemByDataNode(scan)
+    if item and of_scan:
+        tree.SetItemParent(item, tree.GetItemParent(of_scan))
+
+
+def _in_list(finding: Finding, review: Review, threshold: float) -> bool:
+    """Tell whether the main list itself shows the point; the judged ones are shown by the helper lists."""
+    return not finding.is_reviewed and review.is_visible(finding, threshold)
+
+
+def _id_of(node: slicer.vtkMRMLMarkupsFiducialNode, index: int) -> str:
+    try:
+        return str(json.loads(node.GetNthControlPointDescription(index))["id"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _description(finding: Finding) -> str:
+    data: dict[str, Any] = {"id": finding.id, "state": finding.state.value}
+    if finding.score is not None:
+        data["score"] = round(finding.score, 4)
+    if finding.diameter_mm is not None:
+        data["diameter_mm"] = round(finding.diameter_mm, 2)
+    if finding.certainty is not None:
+        data["certainty"] = finding.certainty.value
+    if finding.mimic_class is not None:
+        data["mimic_class"] = finding.mimic_class
+    if finding.is_moved:
+        data["detected_ras_mm"] = [round(v, 3) for v in finding.detected_ras_mm]
+    return json.dumps(data)
+
+
+def _dress(node: slicer.vtkMRMLMarkupsFiducialNode, state: State) -> None:
+    """Give the list the glyph and colour of ``state``."""
+    style = STATE_STYLES[state]
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    was = display.StartModify()
+    for set_colour in (display.SetColor, display.SetSelectedColor, display.SetActiveColor):
+        set_colour(*style.rgb)
+    display.SetGlyphTypeFromString(style.glyph)
+    display.SetUseGlyphScale(False)
+    display.SetGlyphSize(_GLYPH_MM)
+    display.SetTextScale(2.5)
+    display.SetPropertiesLabelVisibility(False)
+    display.SetPointLabelsVisibility(True)
+    display.SetOpacity(0.7)
+    display.EndModify(was)
+
+
+def _dress_ring(node: slicer.vtkMRMLMarkupsFiducialNode) -> None:
+    node.CreateDefaultDisplayNodes()
+    display = node.GetDisplayNode()
+    display.SetColor(1.0, 1.0, 1.0)
+    display.SetSelectedColor(1.0, 1.0, 1.0)
+    display.SetGlyphTypeFromString("CrossDot2D")
+    display.SetUseGlyphScale(False)
+    display.SetGlyphSize(_RING_MM)
+    display.SetPointLabelsVisibility(False)
+    display.SetPropertiesLabelVisibility(False)
+    display.SetOpacity(0.6)

@@ -1,0 +1,322 @@
+"""Detections in the background: a queue of scans, each exported, searched by the worker, and put into the scene."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from CMBDetectorLib.candidate import Detection, read_detection
+from CMBDetectorLib.errors import CMBDetectorError
+from CMBDetectorLib.gui import preferences, scene
+from CMBDetectorLib.gui.interpreter import Interpreter, find_interpreter
+from CMBDetectorLib.gui.job import JobError, WorkerJob
+from CMBDetectorLib.gui.job_queue import JobQueue
+from CMBDetectorLib.gui.scan_node import key_of, scan_volume, write_pieces
+
+SAMPLE = "sample"
+SAMPLE_PROTOCOL = "swi-3t"
+_SAMPLE_SEED = "2026"
+_SAMPLE_MICROBLEEDS = "8"
+_EXPORT_STAGE = "handing over the scan"
+_LOGGER = logging.getLogger("CMBDetector")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user chose: method of the brain mask ("node": ``mask_node_id`` is the mask), and the model."""
+
+    brain_mask: str = "auto"
+    mask_node_id: str | None = None
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the running job is: ``fraction`` 0..1, times in seconds (``left_s`` is ``None`` while unknown)."""
+
+    title: str
+    stage: str
+    fraction: float
+    elapsed_s: float
+    left_s: float | None
+
+    def sentence(self) -> str:
+        """Return one line for the panel."""
+        left = f", {_('about')} {_clock(self.left_s)} {_('left')}" if self.left_s is not None else ""
+        stage = self.stage or _("starting")
+        return f"{self.title}: {stage} - {100 * self.fraction:.0f} %, {_clock(self.elapsed_s)}{left}"
+
+
+@dataclass
+class Outcome:
+    """How a job ended: ``key`` is the scan's node id or "sample", exactly one of the others says how."""
+
+    key: str
+    title: str
+    detection: Detection | None = None
+    folder: Path | None = None
+    sample: Path | None = None
+    error: JobError | None = None
+    log: str = ""
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the user stopped it."""
+        return self.error is not None and self.error.code == "cancelled"
+
+
+class ScanJob(WorkerJob):
+    """Writes the scan for the worker, a piece at each poll, then runs ``cmbdetector detect`` on it."""
+
+    def __init__(self, scan_id: str, settings: Settings, folder: Path, interpreter: Interpreter, name: str) -> None:
+        self._scan_id = scan_id
+        self._settings = settings
+        self.folder = folder
+        self._pieces: Any = None
+        super().__init__(_arguments(settings, folder, name), interpreter)
+
+    @property
+    def state(self) -> str:
+        """As of the worker; "running" while the scan is still being written."""
+        return "running" if self._pieces is not None else super().state
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether something is still under way."""
+        return self._pieces is not None or super().alive
+
+    def start(self) -> None:
+        """Begin to write the scan."""
+        scan = slicer.mrmlScene.GetNodeByID(self._scan_id)
+        try:
+            if scan is None or scan_volume(scan) is None:
+                raise CMBDetectorError(_("The scan is no longer in the scene."), _("Load it again."))
+            if self._settings.mask_node_id is not None:
+                mask = slicer.mrmlScene.GetNodeByID(self._settings.mask_node_id)
+                if mask is None:
+                    raise CMBDetectorError(_("The brain mask is no longer in the scene."), _("Choose another."))
+                scene.write_mask(mask, scan, self.folder / "mask.nii")
+            self._pieces = write_pieces(scan, self.folder / "scan.nrrd")
+            self.stage = _EXPORT_STAGE
+        except CMBDetectorError as error:
+            self._fail(JobError(error.message, error.hint, error.code))
+
+    def poll(self) -> list[dict[str, Any]]:
+        """Write the next piece, or follow the worker."""
+        if self._pieces is not None:
+            try:
+                next(self._pieces)
+            except StopIteration:
+                self._pieces = None
+                super().start()
+            except OSError as error:
+                self._pieces = None
+                self._fail(
+                    JobError(
+                        _("The scan could not be handed over: {reason}.").format(reason=error.strerror),
+                        _("Free some space on the disk of temporary files."),
+                        "output",
+                    )
+                )
+        return super().poll()
+
+    def cancel(self) -> None:
+        """Stop at once."""
+        self._pieces = None
+        super().cancel()
+
+    def remove_files(self) -> None:
+        """Delete what was written for the worker, and its result."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class DetectionLogic:
+    """The jobs of the module. :meth:`tick` is called about every 100 ms and tells what happened by callbacks.
+
+    ``on_progress(Progress)``, ``on_end(Outcome)``, ``on_note(sentence)`` and ``on_idle()`` are set by the module.
+    """
+
+    def __init__(self) -> None:
+        self.on_progress: Callable[[Progress], None] = lambda progress: None
+        self.on_end: Callable[[Outcome], None] = lambda outcome: None
+        self.on_note: Callable[[str], None] = lambda note: None
+        self.on_idle: Callable[[], None] = lambda: None
+        self.last_report: Path | None = None
+        self._queue = JobQueue()
+        self._jobs: dict[str, WorkerJob] = {}
+        self._titles: dict[str, str] = {}
+        self._folders: dict[str, Path] = {}
+        self._kept: Path | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a job runs or waits."""
+        return not self._queue.is_idle
+
+    def is_waiting_or_running(self, key: str) -> bool:
+        """Whether the scan (node id) or the sample is under way."""
+        return key in self._titles
+
+    def waiting(self) -> list[tuple[str, str]]:
+        """Return (key, title) of the jobs that wait, in their order."""
+        current = self._queue.current
+        return [(key, title) for key, title in self._titles.items() if key != current]
+
+    def add(self, scan: slicer.vtkMRMLScalarVolumeNode, settings: Settings) -> None:
+        """Queue a scan.
+
+        Raises:
+            CMBDetectorError: it waits already, has no image, or there is no interpreter for the worker.
+        """
+        key = scan.GetID()
+        if scan_volume(scan) is None:
+            raise CMBDetectorError(_("This volume holds no 3D image."), _("Choose the SWI or T2* scan."))
+        if key in self._titles:
+            raise CMBDetectorError(_("This scan is being searched already."), _("Wait for it, or cancel it."))
+        interpreter = worker_interpreter()
+
+        def make() -> WorkerJob:
+            folder = preferences.temporary_folder("scan")
+            self._folders[key] = folder
+            node = slicer.mrmlScene.GetNodeByID(key)
+            name = f"scan-{(key_of(node) or '')[:8]}" if node is not None else "scan"
+            return self._made(key, ScanJob(key, settings, folder, interpreter, name))
+
+        self._titles[key] = scan.GetName()
+        self._queue.add(key, scan.GetName(), make)
+
+    def add_sample(self) -> None:
+        """Queue the making of a simulated scan.
+
+        Raises:
+            CMBDetectorError: there is no interpreter for the worker.
+        """
+        interpreter = worker_interpreter()
+
+        def make() -> WorkerJob:
+            folder = preferences.temporary_folder("sample")
+            self._folders[SAMPLE] = folder
+            arguments = ["simulate", "--scans", "1", "--seed", _SAMPLE_SEED, "--microbleeds", _SAMPLE_MICROBLEEDS]
+            arguments += ["--protocol", sample_protocol(), "--output", str(folder / "dataset")]
+            return self._made(SAMPLE, WorkerJob(arguments, interpreter))
+
+        self._titles[SAMPLE] = _("Sample")
+        self._queue.add(SAMPLE, _("Sample"), make)
+
+    def cancel(self) -> None:
+        """Stop the job that runs; the next one in the queue goes on."""
+        current = self._queue.current
+        if current is not None:
+            self._queue.cancel(current)
+
+    def take_out(self, key: str) -> None:
+        """Take a waiting job out of the queue."""
+        self._queue.cancel(key)
+
+    def cancel_all(self) -> None:
+        """Stop everything."""
+        self._queue.cancel_all()
+
+    def tick(self) -> None:
+        """Follow the jobs; called by a timer on the main thread."""
+        was_busy = self.is_running
+        ended = []
+        for key, event in self._queue.tick():
+            kind = event.get("event")
+            if kind == "log":
+                self.on_note(str(event.get("message", "")))
+            elif kind in ("result", "error"):
+                ended.append((key, event))
+        current = self._queue.current
+        job = self._jobs.get(current) if current is not None else None
+        if job is not None and job.state == "running":
+            title = self._titles.get(current, "")
+            self.on_progress(Progress(title, job.stage, job.fraction, job.elapsed_s, job.left_s))
+        for key, event in ended:
+            self._finish(key, event)
+        if was_busy and not self.is_running:
+            self.on_idle()
+
+    def close(self) -> None:
+        """End all jobs now and delete temporary files, for when the module or the application goes."""
+        self._queue.cancel_all()
+        for job in self._jobs.values():
+            job.close()
+        for folder in [*self._folders.values(), self._kept]:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+        self._jobs.clear()
+        self._folders.clear()
+        self._titles.clear()
+        self._kept = None
+
+    def _made(self, key: str, job: WorkerJob) -> WorkerJob:
+        self._jobs[key] = job
+        return job
+
+    def _finish(self, key: str, event: dict[str, Any]) -> None:
+        job = self._jobs.pop(key, None)
+        folder = self._folders.pop(key, None)
+        outcome = Outcome(key, self._titles.pop(key, ""), log=job.log_tail() if job is not None else "")
+        try:
+            if event["event"] == "error":
+                parts = (str(event.get(name) or "") for name in ("message", "hint", "code"))
+                outcome.error = JobError(*parts)
+            elif key == SAMPLE:
+                outcome.sample = Path(event["scans"][0])
+            else:
+                outcome.folder = folder / "result"
+                outcome.detection = read_detection(outcome.folder / "candidates.json")
+        except CMBDetectorError as error:
+            outcome.error = JobError(error.message, error.hint, error.code)
+        self.on_end(outcome)
+        self._clean_up(folder, keep=outcome.detection is not None)
+
+    def _clean_up(self, folder: Path | None, keep: bool) -> None:
+        """Delete the files of a job; the report of the last detection stays until the next one."""
+        if folder is None:
+            return
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+            return
+        for name in ("scan.nrrd", "mask.nii", "result/brain_mask.nii.gz"):
+            with contextlib.suppress(OSError):
+                (folder / name).unlink(missing_ok=True)
+        if self._kept is not None:
+            shutil.rmtree(self._kept, ignore_errors=True)
+        self._kept = folder
+        self.last_report = folder / "result" / "report.html"
+
+
+def worker_interpreter() -> Interpreter:
+    """Return the Python that runs the worker, by the user's setting.
+
+    Raises:
+        CMBDetectorError: there is none.
+    """
+    return find_interpreter(preferences.text("Interpreter") or None, preferences.runtime_folder())
+
+
+def sample_protocol() -> str:
+    """Return the protocol of the sample scan; a setting lets the self-tests use a small one."""
+    return preferences.text("SampleProtocol", SAMPLE_PROTOCOL)
+
+
+def _arguments(settings: Settings, folder: Path, name: str) -> Sequence[str]:
+    mask = str(folder / "mask.nii") if settings.mask_node_id is not None else settings.brain_mask
+    arguments = ["detect", str(folder / "scan.nrrd"), "--output", str(folder / "result"), "--scan-name", name]
+    arguments += ["--brain-mask", mask, "--keep", "brain-mask"]
+    return [*arguments, "--model", settings.model] if settings.model else arguments
+
+
+def _clock(seconds: float) -> str:
+    whole = round(seconds)
+    return f"{whole // 60}:{whole % 60:02d}"

@@ -1,0 +1,166 @@
+"""The panel that takes the review out: summary, files, a table in the scene, the local dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from CMBDetectorLib.errors import CMBDetectorError
+from CMBDetectorLib.gui import preferences, scene
+from CMBDetectorLib.gui.review_session import ReviewSession
+from CMBDetectorLib.gui.scan_node import scan_volume
+from CMBDetectorLib.models.bundle import RESOURCES
+from CMBDetectorLib.review.export import (
+    COLUMNS,
+    review_row,
+    write_review,
+    write_review_markups,
+    write_review_table,
+)
+from CMBDetectorLib.review.export_dataset import export_dataset
+from CMBDetectorLib.review.summary import summarise
+from CMBDetectorLib.volume import Volume
+
+_FILTERS = "Table (*.csv);;Table (*.tsv);;Markups (*.mrk.json);;Whole review (*.json)"
+
+
+class ExportPanel:
+    """Exports the review that ``session()`` gives."""
+
+    def __init__(self, session: Callable[[], ReviewSession | None]) -> None:
+        self._session = session
+        self.widget = slicer.util.loadUI(str(RESOURCES / "UI" / "ExportPanel.ui"))
+        self.ui = slicer.util.childWidgetVariables(self.widget)
+        self.ui.folderEdit.text = str(default_dataset())
+        self.ui.copyButton.connect("clicked()", self._on_copy)
+        self.ui.tableButton.connect("clicked()", self._on_table)
+        self.ui.saveButton.connect("clicked()", self._on_save)
+        self.ui.datasetButton.connect("clicked()", self._on_dataset)
+        self.ui.folderButton.connect("clicked()", self._on_folder)
+        self.ui.folderEdit.connect("editingFinished()", self._on_folder_edited)
+        self._say("")
+        self.update()
+
+    def update(self) -> None:
+        """Show the summary of the review as it is now."""
+        session = self._session()
+        text = summarise(session.review, session.shown.threshold).as_text() if session is not None else ""
+        self.ui.summaryText.plainText = text
+        for button, tip in (
+            (self.ui.copyButton, _("Copy the summary to the clipboard.")),
+            (self.ui.tableButton, _("Put all findings into a table node.")),
+            (
+                self.ui.saveButton,
+                _("Write the findings as a table (.csv, .tsv), as markups (.mrk.json) or whole (.json)."),
+            ),
+            (
+                self.ui.datasetButton,
+                _("Accepted and added places become microbleeds, rejected ones mimics, for training on local data."),
+            ),
+        ):
+            button.enabled = session is not None
+            button.toolTip = tip if session is not None else _("There is nothing to export before a scan was searched.")
+
+    def save(self, path: Path | str) -> None:
+        """Write the review to ``path`` in the format of its ending (.csv, .tsv, .mrk.json, .json).
+
+        Raises:
+            CMBDetectorError: it cannot be written.
+        """
+        review, path = self._session().review, Path(path)
+        name = path.name.lower()
+        if name.endswith((".csv", ".tsv")):
+            write_review_table(path, review)
+        elif name.endswith(".mrk.json"):
+            write_review_markups(path, review)
+        else:
+            write_review(path, review)
+
+    def add_to_dataset(self, folder: Path, replace: bool = False) -> Path:
+        """Add the scan and what the reader said of it to a local dataset; returns the scan's place in it.
+
+        Raises:
+            CMBDetectorError: it cannot be written, or another reader's review of this scan is there already.
+        """
+        session = self._session()
+        scan = session.nodes.scan
+        volume = scan_volume(scan)
+        reference = bool(self.ui.referenceBox.checked)
+        return export_dataset(
+            folder,
+            session.review,
+            Volume(volume.array, volume.ijk_to_ras),
+            session.nodes.key,
+            scan_file=_file_of(scan) if reference else None,
+            include="reference" if reference else "copy",
+            brain_mask=scene.brain_mask(session.nodes),
+            replace=replace,
+            log=session.log.path if session.log is not None else None,
+        ).scan
+
+    def _on_copy(self) -> None:
+        qt.QApplication.clipboard().setText(self.ui.summaryText.plainText)
+        self._say(_("The summary is on the clipboard."))
+
+    def _on_table(self) -> None:
+        session = self._session()
+        rows = [review_row(session.review, finding) for finding in session.review.findings]
+        name = f"{session.nodes.scan.GetName()} CMB review ({session.review.reader})"
+        node = scene.show_table(name, COLUMNS, rows)
+        self._say(_("The table “{name}” is in the scene.").format(name=node.GetName()))
+
+    def _on_save(self) -> None:
+        start = Path(preferences.text("ExportFolder") or Path.home()) / "microbleeds.csv"
+        chosen = qt.QFileDialog.getSaveFileName(self.widget, _("Save the review"), str(start), _FILTERS)
+        # PythonQt gives the path, other bindings the path and the filter.
+        path = chosen[0] if isinstance(chosen, (tuple, list)) else chosen
+        if path:
+            self._try(lambda: self._save(Path(str(path))))
+
+    def _save(self, path: Path) -> None:
+        self.save(path)
+        preferences.store("ExportFolder", str(path.parent))
+        self._say(_("Written: {path}").format(path=path))
+
+    def _on_dataset(self) -> None:
+        folder = Path(str(self.ui.folderEdit.text))
+        self._try(lambda: self._add(folder))
+
+    def _add(self, folder: Path) -> None:
+        where = self.add_to_dataset(folder)
+        self._say(_("Added to the local dataset: {where}").format(where=where))
+
+    def _on_folder(self) -> None:
+        folder = qt.QFileDialog.getExistingDirectory(self.widget, _("Folder of the local dataset"))
+        if folder:
+            self.ui.folderEdit.text = str(folder)
+            self._on_folder_edited()
+
+    def _on_folder_edited(self) -> None:
+        preferences.store("LocalDataset", str(self.ui.folderEdit.text))
+
+    def _try(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except CMBDetectorError as error:
+            self._say(f"{error.message} {error.hint}")
+
+    def _say(self, message: str) -> None:
+        self.ui.messageLabel.text = message
+        self.ui.messageLabel.setVisible(bool(message))
+
+
+def default_dataset() -> Path:
+    """Return the folder of the local dataset that was used last, or the extension's own."""
+    chosen = preferences.text("LocalDataset")
+    return Path(chosen) if chosen else preferences.data_folder() / "local-data"
+
+
+def _file_of(scan: slicer.vtkMRMLScalarVolumeNode) -> Path | None:
+    storage = scan.GetStorageNode()
+    name = storage.GetFullNameFromFileName() if storage is not None else None
+    return Path(name) if name else None

@@ -1,0 +1,234 @@
+"""The module's panel as a whole: puts the panels together and follows scene, parameters and jobs."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from typing import Any
+
+import ctk
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from CMBDetectorLib.errors import CMBDetectorError
+from CMBDetectorLib.gui import scene, slice_views
+from CMBDetectorLib.gui.detect_panel import DetectPanel
+from CMBDetectorLib.gui.detection import DetectionLogic, Outcome
+from CMBDetectorLib.gui.export_panel import ExportPanel
+from CMBDetectorLib.gui.review_panel import ReviewPanel
+
+_TICK_MS = 100
+_LOGGER = logging.getLogger("CMBDetector")
+
+
+class ModulePanels:
+    """Detect, review and export, in the ``layout`` of the module.
+
+    ``parameters`` is a function that returns the module's parameter node, made anew for each scene.
+    """
+
+    def __init__(self, layout: qt.QLayout, parameters: Any) -> None:
+        self._make_parameters = parameters
+        self._parameters: Any = None
+        self._parameter_tag: int | None = None
+        self._scan_id: str | None = None
+        self._observed: list[tuple[Any, int]] = []
+        self._notes: list[str] = []
+        self.logic = DetectionLogic()
+        self.detect = DetectPanel(self.logic)
+        # The panels hold each other loosely: a reload must be able to let go of the old ones.
+        me = weakref.proxy(self)
+        self.review = ReviewPanel(slicer.util.mainWindow() or layout.parentWidget(), lambda: me._on_review_changed())
+        self.export = ExportPanel(lambda: me.review.session)
+        self.sections = [
+            self._section(layout, _("Detect"), "detectSection", self.detect.widget),
+            self._section(layout, _("Review"), "reviewSection", self.review.widget),
+            self._section(layout, _("Export"), "exportSection", self.export.widget),
+        ]
+        layout.addStretch(1)
+        self.logic.on_progress = self.detect.show_progress
+        self.logic.on_end = self._on_end
+        self.logic.on_note = self._notes.append
+        self.logic.on_idle = self._on_idle
+        self._timer = qt.QTimer()
+        self._timer.setInterval(_TICK_MS)
+        self._timer.connect("timeout()", self._on_tick)
+        for event, slot in (
+            (slicer.mrmlScene.StartCloseEvent, self._on_close_start),
+            (slicer.mrmlScene.EndCloseEvent, self._on_close_end),
+            (slicer.mrmlScene.EndImportEvent, self._on_import_end),
+            (slicer.mrmlScene.NodeRemovedEvent, self._on_node_removed),
+        ):
+            self._observed.append((slicer.mrmlScene, slicer.mrmlScene.AddObserver(event, slot)))
+        self._take_parameters()
+
+    # From the module
+
+    def enter(self) -> None:
+        """The module is shown."""
+        self._take_parameters()
+        if self._parameters.inputVolume is None:
+            shown = slice_views.background_volume()
+            if shown is not None:
+                self._parameters.inputVolume = shown
+        self.review.enter()
+        self._follow()
+
+    def exit(self) -> None:
+        """Another module is shown."""
+        self.review.exit()
+
+    def close(self) -> None:
+        """The module or the application goes: nothing may be left behind."""
+        self._timer.stop()
+        self._timer.disconnect("timeout()", self._on_tick)
+        self._drop_parameters()
+        for thing, tag in self._observed:
+            thing.RemoveObserver(tag)
+        self._observed = []
+        self.review.close()
+        self.logic.close()
+
+    def load_sample(self) -> None:
+        """Make a simulated scan in the background and load it."""
+        self.detect.load_sample()
+        self._start_timer()
+
+    # The scene
+
+    def _on_close_start(self, caller: Any, event: str) -> None:
+        self.logic.cancel_all()
+        self.review.open_scan(None)
+        self._drop_parameters()
+
+    def _on_close_end(self, caller: Any, event: str) -> None:
+        self._take_parameters()
+        self._follow()
+
+    def _on_import_end(self, caller: Any, event: str) -> None:
+        # A loaded scene brings a parameter node of its own.
+        self._drop_parameters()
+        self._take_parameters()
+        self._scan_id = None
+        self._follow()
+
+    def _on_node_removed(self, caller: Any, event: str) -> None:
+        session = self.review.session
+        if session is not None and (session.nodes.node is None or session.nodes.scan is None):
+            self._scan_id = None
+            self.review.open_scan(None)
+            # Not inside the removal itself, when references still point to what goes.
+            qt.QTimer.singleShot(0, self._follow)
+
+    def _take_parameters(self) -> None:
+        if self._parameters is not None and self._parameters.parameterNode.GetScene() is not None:
+            return
+        self._drop_parameters()
+        self._parameters = self._make_parameters()
+        self._parameter_tag = self._parameters.AddObserver("ModifiedEvent", self._on_parameters)
+        self.detect.set_parameters(self._parameters)
+        self.review.set_parameters(self._parameters)
+
+    def _drop_parameters(self) -> None:
+        if self._parameters is None:
+            return
+        if self._parameter_tag is not None:
+            self._parameters.RemoveObserver(self._parameter_tag)
+        self.detect.set_parameters(None)
+        self.review.set_parameters(None)
+        self._parameters = None
+
+    def _on_parameters(self, caller: Any, event: str) -> None:
+        self._follow()
+
+    def _follow(self) -> None:
+        """Show the review of the chosen scan."""
+        if self._parameters is None:
+            return
+        scan = self._parameters.inputVolume
+        scan_id = scan.GetID() if scan is not None else None
+        if scan_id != self._scan_id or (scan is not None and self.review.session is None):
+            self._scan_id = scan_id
+            self.review.open_scan(scan)
+        self.detect.update()
+        self._start_timer()
+
+    # The jobs
+
+    def _start_timer(self) -> None:
+        if self.logic.is_running and not self._timer.isActive():
+            self._timer.start()
+
+    def _on_tick(self) -> None:
+        self.logic.tick()
+        if not self.logic.is_running:
+            self._timer.stop()
+
+    def _on_idle(self) -> None:
+        self.detect.show_idle()
+
+    def _on_end(self, outcome: Outcome) -> None:
+        notes, self._notes[:] = list(self._notes), []
+        if outcome.error is not None:
+            self._tell_failure(outcome)
+        elif outcome.sample is not None:
+            self._load_sample_file(outcome)
+        else:
+            self._show_detection(outcome, notes)
+        self.detect.update()
+
+    def _tell_failure(self, outcome: Outcome) -> None:
+        if outcome.is_cancelled:
+            self.detect.say(_("{title}: cancelled, nothing was written.").format(title=outcome.title))
+            return
+        _LOGGER.error("%s: %s\n%s", outcome.title, outcome.error.message, outcome.log)
+        self.detect.say(f"{outcome.title}: {outcome.error.message} {outcome.error.hint}", details=outcome.log)
+
+    def _load_sample_file(self, outcome: Outcome) -> None:
+        try:
+            node = scene.load_scan(outcome.sample, _("Simulated SWI"))
+        except CMBDetectorError as error:
+            self.detect.say(f"{error.message} {error.hint}")
+            return
+        if self._parameters is not None:
+            self._parameters.inputVolume = node
+        self.detect.say(_("A simulated scan was loaded: press Detect."))
+
+    def _show_detection(self, outcome: Outcome, notes: list[str]) -> None:
+        scan = slicer.mrmlScene.GetNodeByID(outcome.key)
+        if scan is None:
+            self.detect.say(_("{title} was removed from the scene: its result is dropped.").format(title=outcome.title))
+            return
+        chosen = self._parameters is not None and self._parameters.inputVolume is not None
+        is_current = chosen and self._parameters.inputVolume.GetID() == scan.GetID()
+        nodes = self.review.show_detection(scan, outcome.detection, select_first=is_current)
+        mask = outcome.folder / "brain_mask.nii.gz"
+        if mask.is_file():
+            try:
+                scene.show_brain_mask(nodes, mask)
+            except CMBDetectorError as error:
+                notes.append(error.message)
+        shown, below = (
+            len(outcome.detection.shown()),
+            len(outcome.detection.candidates) - len(outcome.detection.shown()),
+        )
+        words = _("{title}: {shown} candidates to judge, {below} below the score.").format(
+            title=outcome.title, shown=shown, below=below
+        )
+        told = list(dict.fromkeys([*outcome.detection.settings.get("notes", []), *notes]))
+        self.detect.say(" ".join([words, *told]), report=True)
+
+    def _on_review_changed(self) -> None:
+        export = getattr(self, "export", None)
+        if export is not None:
+            export.update()
+
+    def _section(self, layout: qt.QLayout, title: str, name: str, content: qt.QWidget) -> Any:
+        button = ctk.ctkCollapsibleButton()
+        button.text = title
+        button.objectName = name
+        inner = qt.QVBoxLayout(button)
+        inner.addWidget(content)
+        layout.addWidget(button)
+        return button

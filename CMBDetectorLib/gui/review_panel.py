@@ -1,0 +1,518 @@
+"""The panel in which a reader judges one candidate after the other."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from CMBDetectorLib.candidate import Detection
+from CMBDetectorLib.errors import CMBDetectorError
+from CMBDetectorLib.gui import preferences, review_session, slice_views
+from CMBDetectorLib.gui.candidate_card import CandidateCard
+from CMBDetectorLib.gui.candidate_table import CandidateTable
+from CMBDetectorLib.gui.candidates_node import CandidatesNode
+from CMBDetectorLib.gui.key_settings import edit_keys
+from CMBDetectorLib.gui.keys import KeyTable, Shortcuts, leave_with_escape, reject_as
+from CMBDetectorLib.gui.placing import PointPlacer
+from CMBDetectorLib.gui.review_session import ReviewSession
+from CMBDetectorLib.gui.scan_node import from_world, key_of, scan_volume
+from CMBDetectorLib.gui.score_slider import ScoreSlider
+from CMBDetectorLib.gui.verdict_buttons import Possible, VerdictButtons
+from CMBDetectorLib.models.bundle import RESOURCES
+from CMBDetectorLib.review.finding import MIMIC_CLASSES, Certainty, Finding, State
+from CMBDetectorLib.review.log import FoundReview
+
+Scan = slicer.vtkMRMLScalarVolumeNode
+
+
+class ReviewPanel:
+    """Reviews the candidates of one scan at a time; ``on_changed`` is called after every change of the review."""
+
+    def __init__(self, window: qt.QWidget, on_changed: Callable[[], None] = lambda: None) -> None:
+        self.session: ReviewSession | None = None
+        self.parameters: Any = None
+        self._scan_id: str | None = None
+        self._found: FoundReview | None = None
+        self._layout_before: int | None = None
+        self._on_changed = on_changed
+        self.widget = slicer.util.loadUI(str(RESOURCES / "UI" / "ReviewPanel.ui"))
+        self.ui = slicer.util.childWidgetVariables(self.widget)
+        self.keys = KeyTable(qt.QSettings())
+        handlers = self._handlers()
+        self.card = CandidateCard()
+        self.table = CandidateTable(self.select)
+        self.slider = ScoreSlider(self._on_threshold)
+        self.buttons = VerdictButtons(self.keys, handlers)
+        for place, part in (
+            (self.ui.cardPlace, self.card),
+            (self.ui.buttonsPlace, self.buttons),
+            (self.ui.sliderPlace, self.slider),
+            (self.ui.tablePlace, self.table),
+        ):
+            layout = qt.QVBoxLayout(place)
+            layout.setContentsMargins(0, 0, 0, 0)
+            layout.addWidget(part.widget)
+        self.shortcuts = Shortcuts(self.keys, window, handlers, self._on_keys_active)
+        self.placer = PointPlacer(self._say)
+        self._connect()
+        self.ui.readerEdit.text = preferences.text("Reader") or _user()
+        self.ui.fieldBox.value = int(preferences.number("FieldOfView", 80))
+        self.ui.resumeFrame.setVisible(False)
+        self._refresh_all()
+
+    # From the module
+
+    def set_parameters(self, parameters: Any) -> None:
+        """Follow another parameter node (``None`` while a scene is closed)."""
+        self.parameters = parameters
+
+    @property
+    def reader(self) -> str:
+        """Who reviews."""
+        return " ".join(str(self.ui.readerEdit.text).split()) or _user()
+
+    @property
+    def scan(self) -> Scan | None:
+        """The scan under review."""
+        return slicer.mrmlScene.GetNodeByID(self._scan_id) if self._scan_id else None
+
+    def open_scan(self, scan: Scan | None) -> None:
+        """Show the review of ``scan``, or that there is none yet; offers one that the disk holds."""
+        if scan is not None and self._scan_id == scan.GetID() and self.session is not None and self.session.nodes.node:
+            return
+        self._leave()
+        self._scan_id = scan.GetID() if scan is not None else None
+        nodes = CandidatesNode.of_scan(scan)
+        if nodes is not None:
+            self._enter(review_session.from_scene(nodes, self.reader, self._say))
+        self._offer()
+        self._refresh_all()
+
+    def show_detection(self, scan: Scan, detection: Detection, select_first: bool) -> CandidatesNode:
+        """Put new candidates into the scene and begin their review; earlier verdicts are carried over."""
+        nodes = CandidatesNode.of_scan(scan)
+        earlier = None
+        if nodes is not None:
+            same = self.session is not None and self._scan_id == scan.GetID()
+            session = self.session if same else review_session.from_scene(nodes, self.reader, self._say)
+            earlier = session.review if session is not None else None
+            if session is not None:
+                session.close()
+        nodes = CandidatesNode.create(scan, detection, key_of(scan) or "")
+        session = review_session.start(nodes, detection, self.reader, self._say, earlier)
+        if self._scan_id not in (None, scan.GetID()) and not select_first:
+            session.close()
+            return nodes
+        self._leave()
+        self._scan_id = scan.GetID()
+        self._enter(session)
+        self._offer()
+        self._refresh_all()
+        order = self.table.order()
+        if select_first and order:
+            self.select(order[0])
+        return nodes
+
+    def enter(self) -> None:
+        """The module is shown: its keys hold."""
+        self.shortcuts.enable()
+
+    def exit(self) -> None:
+        """The module is left: its keys are free for others."""
+        self.shortcuts.disable()
+        self.placer.stop()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.exit()
+        self._leave()
+
+    # What a reader does
+
+    def select(self, key: str | None) -> None:
+        """Make a finding the current one: card, ring and slice views go there."""
+        session = self.session
+        if session is None or key is None or key not in session.review:
+            return
+        session.set_current(key)
+        if self.parameters is not None:
+            self.parameters.currentFinding = key
+        self.table.select(key)
+        self._show_card()
+        self._update_buttons()
+        slice_views.jump(session.nodes.world(session.review[key]), self.ui.fieldBox.value or None)
+
+    def judge(self, state: State, certainty: Certainty | None = None, mimic_class: str | None = None) -> None:
+        """Give the current finding a verdict and go to the next one to judge."""
+        session, key = self.session, self._current()
+        if session is None or key is None:
+            return
+        order = self.table.order()
+        session.review.judge(key, state, certainty, mimic_class)
+        if session.shown.second_look:
+            following = order[order.index(key) + 1 :] if key in order else []
+            self._after_change(key)
+            if following:
+                self.select(following[0])
+            return
+        following = session.review.next_unreviewed(key, order)
+        self._after_change(key)
+        if following is not None:
+            self.select(following)
+        elif not session.review.unreviewed(session.shown.threshold):
+            self._say(_("All shown candidates are judged. Lower the score to see more, or export."))
+
+    def step(self, by: int) -> None:
+        """Go forward or back in the table."""
+        order, key = self.table.order(), self._current()
+        if order:
+            index = order.index(key) + by if key in order else 0
+            self.select(order[max(0, min(index, len(order) - 1))])
+
+    def next_unreviewed(self) -> None:
+        """Go to the next candidate that is not judged yet."""
+        if self.session is not None:
+            following = self.session.review.next_unreviewed(self._current(), self.table.order())
+            if following is None:
+                self._say(_("Nothing is left to judge at this score."))
+            self.select(following)
+
+    def undo(self) -> None:
+        """Take back the last change and go there."""
+        self._show_change(self.session.review.undo() if self.session is not None else None)
+
+    def redo(self) -> None:
+        """Do again what was taken back and go there."""
+        self._show_change(self.session.review.redo() if self.session is not None else None)
+
+    def move(self) -> None:
+        """Wait for a click on where the current lesion really is."""
+        key = self._current()
+        if self.session is not None and key is not None:
+            self.placer.start(
+                _("Click where the lesion of candidate {number} is (Esc: leave it).").format(
+                    number=self.session.review.number(key)
+                ),
+                lambda world: self._on_moved(key, world),
+            )
+
+    def add(self) -> None:
+        """Wait for a click on a microbleed that the detector missed."""
+        if self.session is not None:
+            self.placer.start(_("Click the missed microbleed in a slice view (Esc: none)."), self._on_added)
+
+    def remove(self) -> None:
+        """Take back an added microbleed."""
+        key = self._current()
+        if self.session is None or key is None:
+            return
+        if not self.session.review[key].is_added:
+            self._say(_("The detector found this one: reject it instead."))
+            return
+        order = self.table.order()
+        self.session.review.remove(key)
+        self._after_change(key)
+        left = [other for other in order if other != key]
+        self.select(left[min(order.index(key), len(left) - 1)] if left and key in order else None)
+
+    def second_look(self) -> None:
+        """Go through the rejected ones again, or stop doing so."""
+        if self.session is None:
+            return
+        on = not self.session.shown.second_look
+        self.session.set_second_look(on)
+        if self.parameters is not None:
+            self.parameters.secondLook = on
+        self.table.set_filter("rejected" if on else "all")
+        order = self.table.order()
+        self._update_buttons()
+        if on and order:
+            self.select(order[0])
+
+    def comment(self) -> None:
+        """Let the reader write a remark on the current finding."""
+        if self._current() is not None:
+            self.ui.commentEdit.setFocus()
+            self.ui.commentEdit.selectAll()
+
+    def toggle_markers(self) -> None:
+        """Hide or show the markers."""
+        if self.session is not None:
+            self.session.set_markers(not self.session.shown.markers)
+            self._update_buttons()
+
+    def toggle_slab(self) -> None:
+        """Show the minimum over a slab in the axial view, or the slice."""
+        slice_views.show_slab(not slice_views.slab_is_shown())
+        self._update_buttons()
+
+    # Wiring
+
+    def _handlers(self) -> dict[str, Callable[[], None]]:
+        def judging(*verdict: Any) -> Callable[[], None]:
+            return lambda: self.judge(*verdict)
+
+        handlers: dict[str, Callable[[], None]] = {
+            "accept": judging(State.ACCEPTED, Certainty.DEFINITE),
+            "accept-possible": judging(State.ACCEPTED, Certainty.POSSIBLE),
+            "unsure": judging(State.UNSURE),
+            "reject": judging(State.REJECTED),
+            "next-unreviewed": self.next_unreviewed,
+            "next": lambda: self.step(1),
+            "previous": lambda: self.step(-1),
+            "undo": self.undo,
+            "redo": self.redo,
+            "move": self.move,
+            "add": self.add,
+            "remove": self.remove,
+            "second-look": self.second_look,
+            "comment": self.comment,
+            "toggle-markers": self.toggle_markers,
+            "toggle-slab": self.toggle_slab,
+        }
+        for mimic in MIMIC_CLASSES:
+            handlers[reject_as(mimic)] = judging(State.REJECTED, None, mimic)
+        return handlers
+
+    def _connect(self) -> None:
+        self.ui.readerEdit.connect("editingFinished()", self._on_reader)
+        self.ui.resumeButton.connect("clicked()", self._on_resume)
+        self.ui.dismissButton.connect("clicked()", self._on_dismiss)
+        self.ui.layoutButton.connect("clicked()", self._on_layout)
+        self.ui.fieldBox.connect("valueChanged(int)", self._on_field)
+        self.ui.keysButton.connect("clicked()", self._on_keys)
+        self.ui.commentEdit.connect("editingFinished()", self._on_comment)
+        self.ui.commentEdit.connect("returnPressed()", self.ui.commentEdit.clearFocus)
+        for field in (self.ui.commentEdit, self.ui.readerEdit):
+            leave_with_escape(field)
+
+    def _enter(self, session: ReviewSession | None) -> None:
+        self.session = session
+        if session is not None and self.parameters is not None:
+            key = self.parameters.currentFinding
+            if key and key in session.review:
+                session.set_current(key)
+
+    def _leave(self) -> None:
+        self.placer.stop()
+        if self.session is not None:
+            self.session.close()
+        self.session = None
+        self._found = None
+
+    def _current(self) -> str | None:
+        key = self.session.shown.current if self.session is not None else None
+        return key if key is not None and key in self.session.review else None
+
+    def _offer(self) -> None:
+        """Offer a review of this scan that the disk knows better than the scene."""
+        scan = self.scan
+        key = key_of(scan) if scan is not None else None
+        found = review_session.interrupted(key, self.reader) if key else None
+        known = len([f for f in self.session.review.findings if f.is_reviewed]) if self.session is not None else 0
+        self._found = found if found is not None and found.reviewed > known else None
+        self.ui.resumeFrame.setVisible(self._found is not None)
+        if self._found is not None:
+            self.ui.resumeLabel.text = _(
+                "A review of this scan by {reader} was left on {date}: {done} of {all} judged."
+            ).format(
+                reader=found.reader,
+                date=str(found.last_change)[:16].replace("T", " "),
+                done=found.reviewed,
+                all=found.total,
+            )
+
+    def _on_resume(self) -> None:
+        scan, found = self.scan, self._found
+        if scan is None or found is None:
+            return
+        self._leave()
+        try:
+            self._enter(review_session.go_on(scan, key_of(scan) or "", found, self._say))
+            self._say("")
+        except CMBDetectorError as error:
+            self._say(f"{error.message} {error.hint}")
+            nodes = CandidatesNode.of_scan(scan)
+            self._enter(review_session.from_scene(nodes, self.reader, self._say) if nodes is not None else None)
+        self.ui.resumeFrame.setVisible(False)
+        self._refresh_all()
+        self.next_unreviewed()
+
+    def _on_dismiss(self) -> None:
+        self._found = None
+        self.ui.resumeFrame.setVisible(False)
+
+    def _on_reader(self) -> None:
+        preferences.store("Reader", self.reader)
+        if self.session is None or self.session.review.reader == self.reader:
+            self._offer()
+            return
+        nodes = self.session.nodes
+        self._leave()
+        self._enter(review_session.from_scene(nodes, self.reader, self._say))
+        self._offer()
+        self._refresh_all()
+
+    def _on_layout(self) -> None:
+        if slice_views.review_layout_is_open():
+            slice_views.close_review_layout(self._layout_before or 1)
+        else:
+            self._layout_before = slice_views.open_review_layout()
+            if self._current() is not None:
+                self.select(self._current())
+        self.ui.layoutButton.checked = slice_views.review_layout_is_open()
+
+    def _on_field(self, value: int) -> None:
+        preferences.store("FieldOfView", value)
+        if self._current() is not None:
+            self.select(self._current())
+
+    def _on_keys(self) -> None:
+        edit_keys(self.keys, self.widget)
+
+    def _on_keys_active(self, active: bool) -> None:
+        self.ui.hintLabel.text = (
+            f"<small>{_('Keys are on.')}</small>"
+            if active
+            else f"<small>{_('Keys are off while you type (Esc: leave the field).')}</small>"
+        )
+
+    def _on_threshold(self, threshold: float) -> None:
+        if self.session is not None:
+            self.session.set_threshold(threshold)
+            self.table.set_threshold(threshold)
+            self._show_counts()
+            self._on_changed()
+
+    def _on_moved(self, key: str, world: tuple[float, float, float]) -> None:
+        if self.session is not None and key in self.session.review:
+            self.session.review.move(key, from_world(self.scan, world))
+            self._after_change(key)
+            self.select(key)
+
+    def _on_added(self, world: tuple[float, float, float]) -> None:
+        if self.session is not None:
+            finding = self.session.review.add(from_world(self.scan, world))
+            self._after_change(finding.id)
+            self.select(finding.id)
+
+    def _on_comment(self) -> None:
+        key, text = self._current(), str(self.ui.commentEdit.text)
+        if self.session is not None and key is not None and self.session.review[key].comment != " ".join(text.split()):
+            self.session.review.comment(key, text)
+            self._after_change(key)
+            self._show_card()
+
+    # What is seen
+
+    def _show_change(self, finding: Finding | None) -> None:
+        if finding is None:
+            return
+        self._after_change(finding.id)
+        if finding.removed:
+            self.select(next(iter(self.table.order()), None))
+        else:
+            self.select(finding.id)
+
+    def _after_change(self, key: str) -> None:
+        self._say("")
+        self.table.update(self.session.review[key])
+        self._show_counts()
+        self._update_buttons()
+        self._on_changed()
+
+    def _refresh_all(self) -> None:
+        session = self.session
+        findings = session.review.findings if session is not None else []
+        self.table.show(findings, session.review.number if session is not None else (lambda key: 0))
+        scan = self.scan
+        self.card.set_scan(scan_volume(scan) if scan is not None and session is not None else None)
+        if session is not None:
+            model = session.review.detection.model
+            shown = float(session.review.detection.settings.get("threshold", 0.5))
+            self.slider.set_marks({_("default"): shown, **model.get("operating_points", {})})
+            self.slider.set_threshold(session.shown.threshold)
+            self.table.set_threshold(session.shown.threshold)
+        self.table.select(self._current())
+        self._show_card()
+        self._show_counts()
+        self._update_buttons()
+        self._on_changed()
+
+    def _show_card(self) -> None:
+        key = self._current()
+        self.ui.commentEdit.enabled = key is not None
+        if key is None:
+            self.card.show(None)
+            self.ui.commentEdit.text = ""
+            return
+        review = self.session.review
+        following = review.next_unreviewed(key, self.table.order())
+        self.card.show(review[key], review.number(key), "", review[following] if following is not None else None)
+        self.ui.commentEdit.text = review[key].comment
+
+    def _show_counts(self) -> None:
+        session = self.session
+        self.widget.enabled = True
+        if session is None:
+            self.ui.progressLabel.text = _("No candidates yet: detect in this scan first.")
+            return
+        review, threshold = session.review, session.shown.threshold
+        visible = [f for f in review.findings if review.is_visible(f, threshold)]
+        judged = sum(f.is_reviewed for f in visible)
+        self.slider.set_counts(len(visible), len(review.findings) - len(visible))
+        counts = ", ".join(
+            f"{review.count(state)} {word}"
+            for state, word in (
+                (State.ACCEPTED, _("accepted")),
+                (State.REJECTED, _("rejected")),
+                (State.UNSURE, _("unsure")),
+            )
+        )
+        self.ui.progressLabel.text = _("<b>{judged} of {all} judged</b>: {counts}").format(
+            judged=judged, all=len(visible), counts=counts
+        )
+
+    def _update_buttons(self) -> None:
+        session, key = self.session, self._current()
+        finding = session.review[key] if session is not None and key is not None else None
+        self.buttons.show(finding, _possible(session, finding, self.table.order()))
+        self.buttons.set_checked("second-look", session is not None and session.shown.second_look)
+
+    def _say(self, message: str) -> None:
+        self.ui.messageLabel.text = message
+        self.ui.messageLabel.setVisible(bool(message))
+
+
+def _possible(session: ReviewSession | None, finding: Finding | None, order: list[str]) -> Possible:
+    """Return what can be done now, and why not what cannot."""
+    if session is None:
+        return Possible(*[_("There are no candidates yet: detect first.")] * len(fields(Possible)))
+    review = session.review
+    unselected = "" if finding is not None else _("No candidate is selected.")
+    place = order.index(finding.id) if finding is not None and finding.id in order else None
+    return Possible(
+        judge=unselected,
+        next="" if order and (place is None or place + 1 < len(order)) else _("This is the last one."),
+        previous="" if order and (place is None or place > 0) else _("This is the first one."),
+        next_unreviewed="" if review.unreviewed(session.shown.threshold) else _("Nothing is left to judge here."),
+        undo="" if review.can_undo else _("Nothing was done yet."),
+        redo="" if review.can_redo else _("Nothing was taken back."),
+        move=unselected,
+        remove=unselected or ("" if finding.is_added else _("The detector found this one: reject it instead.")),
+        second_look="" if review.count(State.REJECTED) or session.shown.second_look else _("Nothing is rejected yet."),
+    )
+
+
+def _user() -> str:
+    """Return the name under which somebody works on this computer, for whoever has not named themselves."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return "reader"

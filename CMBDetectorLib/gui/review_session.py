@@ -1,0 +1,157 @@
+"""A review in progress: keeps the review, its log on disk and the scene the same, whoever changes it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import slicer
+from slicer.i18n import tr as _
+
+from CMBDetectorLib.candidate import Detection
+from CMBDetectorLib.errors import CMBDetectorError
+from CMBDetectorLib.gui import preferences
+from CMBDetectorLib.gui.candidates_node import CandidatesNode
+from CMBDetectorLib.review.carry_over import carry_over
+from CMBDetectorLib.review.finding import Finding, State
+from CMBDetectorLib.review.log import FoundReview, ReviewLog, find_reviews, resume
+from CMBDetectorLib.review.review import Review
+
+_LOGGER = logging.getLogger("CMBDetector")
+
+
+@dataclass
+class Shown:
+    """What of the review is on the screen: least score of unreviewed ones, rejected ones again, all markers."""
+
+    threshold: float
+    second_look: bool = False
+    markers: bool = True
+    current: str | None = None
+
+
+class ReviewSession:
+    """One reader's review of the candidates in ``nodes``; ``trouble`` is told what could not be kept on disk.
+
+    Every change goes to the log first (fsync), then to the scene. The log is made at the first change, so that looking
+    at candidates leaves nothing behind; where it cannot be written (no permission, disk full) the review goes on in
+    the scene, ``trouble`` hears the sentence, and the next change tries again.
+    """
+
+    def __init__(
+        self, nodes: CandidatesNode, review: Review, log: ReviewLog | None, trouble: Callable[[str], None]
+    ) -> None:
+        self.nodes = nodes
+        self.review = review
+        self.log = log
+        self.shown = Shown(float(review.detection.settings.get("threshold", 0.5)))
+        self._trouble = trouble
+        self._states: dict[str, State] = {f.id: f.state for f in review.findings}
+        review.changed.append(self._on_change)
+        nodes.keep(review)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Make everything in the scene anew."""
+        self.nodes.show(self.review, self.shown.threshold, self.shown.second_look)
+        self.nodes.show_current(self._current())
+        self.nodes.show_markers(self.shown.markers, self.shown.second_look)
+
+    def set_threshold(self, threshold: float) -> None:
+        """Show the unreviewed candidates from this score on."""
+        self.shown.threshold = threshold
+        self.nodes.show_threshold(self.review, threshold)
+
+    def set_second_look(self, on: bool) -> None:
+        """Show the rejected ones again, or no longer."""
+        self.shown.second_look = on
+        self.nodes.show_rejected(on and self.shown.markers)
+
+    def set_markers(self, on: bool) -> None:
+        """Show or hide all markers, to see what lies under them."""
+        self.shown.markers = on
+        self.nodes.show_markers(on, self.shown.second_look)
+
+    def set_current(self, key: str | None) -> None:
+        """Put the ring around the finding ``key``."""
+        self.shown.current = key
+        self.nodes.show_current(self._current())
+
+    def close(self) -> None:
+        """Let go of the log; the scene keeps what was said."""
+        if self._on_change in self.review.changed:
+            self.review.changed.remove(self._on_change)
+        if self.log is not None:
+            self.log.close()
+            self.log = None
+
+    def _begin_log(self, changed: str) -> ReviewLog:
+        """Make the log, with what was known before the finding ``changed`` was touched."""
+        log = ReviewLog.create(preferences.reviews_folder(), self.nodes.key, self.review)
+        for entry in self.review.findings:
+            if entry.id != changed and (entry.is_reviewed or entry.is_moved or entry.comment):
+                log.append(entry, "carried over")
+        return log
+
+    def _current(self) -> Finding | None:
+        key = self.shown.current
+        return self.review[key] if key is not None and key in self.review else None
+
+    def _on_change(self, finding: Finding, what: str) -> None:
+        try:
+            if self.log is None:
+                self.log = self._begin_log(finding.id)
+            self.log.append(finding, what)
+        except CMBDetectorError as error:
+            _LOGGER.warning("review log: %s", error.message)
+            self._trouble(_("Not on disk yet, only in the scene: {why}").format(why=f"{error.message} {error.hint}"))
+        before = self._states.get(finding.id)
+        self._states[finding.id] = finding.state
+        self.nodes.keep(self.review)
+        self.nodes.update(finding, before, self.review, self.shown.threshold)
+        if finding.id == self.shown.current:
+            self.nodes.show_current(self._current())
+
+
+def start(
+    nodes: CandidatesNode,
+    detection: Detection,
+    reader: str,
+    trouble: Callable[[str], None],
+    earlier: Review | None = None,
+) -> ReviewSession:
+    """Begin a review; ``earlier`` is one of the same scan whose verdicts are carried over to the new candidates."""
+    findings = carry_over(earlier, detection) if earlier is not None else []
+    return ReviewSession(nodes, Review(detection, reader, findings), None, trouble)
+
+
+def from_scene(nodes: CandidatesNode, reader: str, trouble: Callable[[str], None]) -> ReviewSession | None:
+    """Go on with what a loaded scene holds of ``reader``'s review; ``None`` where its candidates are damaged."""
+    detection = nodes.detection()
+    if detection is None:
+        return None
+    return ReviewSession(nodes, Review(detection, reader, nodes.findings(reader)), None, trouble)
+
+
+def interrupted(key: str, reader: str) -> FoundReview | None:
+    """Return the newest review of the scan ``key`` by ``reader`` that the disk holds with at least one verdict."""
+    try:
+        found = find_reviews(preferences.reviews_folder(), key)
+    except CMBDetectorError as error:
+        _LOGGER.warning("looking for reviews: %s", error.message)
+        return None
+    return next((entry for entry in found if entry.reader == reader and entry.reviewed), None)
+
+
+def go_on(
+    scan: slicer.vtkMRMLScalarVolumeNode, key: str, found: FoundReview, trouble: Callable[[str], None]
+) -> ReviewSession:
+    """Go on with a review that the disk holds; its candidates need not be in the scene.
+
+    Raises:
+        CMBDetectorError: the log is damaged, or another Slicer holds it.
+    """
+    review, log = resume(found.path)
+    nodes = CandidatesNode.create(scan, review.detection, key)
+    return ReviewSession(nodes, review, log, trouble)

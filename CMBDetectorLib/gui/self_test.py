@@ -1,0 +1,131 @@
+"""The module's self-test: what a radiologist does, from loading a scan to the exported count, with the real worker.
+
+Runs inside Slicer and in the stand-in host; without packages for the worker it tests the review alone and says so.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import qt
+import slicer
+
+from CMBDetectorLib.candidate import Candidate, Detection, candidate_id
+from CMBDetectorLib.errors import CMBDetectorError
+from CMBDetectorLib.gui import preferences
+from CMBDetectorLib.gui.candidates_node import CandidatesNode
+from CMBDetectorLib.gui.detection import worker_interpreter
+from CMBDetectorLib.review.finding import State
+
+_LONGEST_S = 240.0
+_SIDE = 48
+
+
+def run_self_test(tell: Callable[[str], None]) -> None:
+    """Run it; ``tell`` shows a sentence.
+
+    Raises:
+        AssertionError: something does not work.
+    """
+    folder = preferences.temporary_folder("selftest")
+    kept = preferences.text("DataFolder")
+    preferences.store("DataFolder", str(folder))
+    try:
+        _test(tell, folder)
+    finally:
+        preferences.store("DataFolder", kept)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _test(tell: Callable[[str], None], folder: Path) -> None:
+    slicer.util.selectModule("CMBDetector")
+    panels = slicer.util.getModuleWidget("CMBDetector").panels
+    scan = _phantom()
+    panels.detect.parameters.inputVolume = scan
+    tell("Reviewing candidates that are given")
+    _test_review(panels, scan, folder)
+    try:
+        worker_interpreter()
+    except CMBDetectorError as error:
+        tell(f"Detection was not tested: {error.message}")
+        return
+    tell("Detecting with the worker")
+    _test_detection(panels, scan)
+    tell("Passed")
+
+
+def _test_review(panels: object, scan: slicer.vtkMRMLScalarVolumeNode, folder: Path) -> None:
+    detection = _detection(scan)
+    nodes = panels.review.show_detection(scan, detection, select_first=True)
+    assert nodes.node.GetNumberOfControlPoints() == len(detection.candidates)
+    assert nodes.node.GetLocked()
+    first, second = detection.candidates[0].id, detection.candidates[1].id
+    review = panels.review.session.review
+    panels.review.buttons.buttons["accept"].click()
+    assert review[first].state is State.ACCEPTED, "the button Accept did not accept"
+    assert panels.review.session.shown.current == second, "the next candidate did not come by itself"
+    panels.review.buttons.buttons["reject-vessel"].click()
+    assert review[second].mimic_class == "vessel"
+    panels.review.buttons.buttons["undo"].click()
+    assert review[second].state is State.UNREVIEWED, "Undo did not undo"
+    panels.export.save(folder / "review.csv")
+    lines = (folder / "review.csv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 1 + len(detection.candidates)
+    panels.export.add_to_dataset(folder / "dataset")
+    assert list((folder / "dataset").glob("sub-*/swi/*.nii.gz"))
+
+
+def _test_detection(panels: object, scan: slicer.vtkMRMLScalarVolumeNode) -> None:
+    panels.detect.parameters.brainMask = "none"
+    panels.detect.ui.maskCombo.setCurrentIndex(panels.detect.ui.maskCombo.findData("none"))
+    panels.detect.ui.detectButton.click()
+    assert panels.logic.is_running, panels.detect.ui.messageLabel.text
+    end = time.monotonic() + _LONGEST_S
+    while panels.logic.is_running and time.monotonic() < end:
+        slicer.app.processEvents()
+        time.sleep(0.01)
+    assert not panels.logic.is_running, "the worker did not end"
+    detection = CandidatesNode.of_scan(scan).detection()
+    assert detection.model["name"] != "self-test", panels.detect.ui.messageLabel.text
+
+
+def _phantom() -> slicer.vtkMRMLScalarVolumeNode:
+    """Return a small volume in the scene: a bright ball with dark spots, flipped and oblique."""
+    rng = np.random.default_rng(5)
+    grid = np.stack(np.meshgrid(*[np.arange(_SIDE)] * 3, indexing="ij"), -1).astype(float)
+    distance = np.linalg.norm(grid - _SIDE / 2, axis=-1)
+    image = np.where(distance < 0.46 * _SIDE, 300.0, 5.0) + rng.normal(0, 6, distance.shape)
+    for spot in _SPOTS:
+        image -= 260 * np.exp(-np.sum((grid - spot) ** 2, -1) / (2 * 1.6**2))
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CMBDetector self-test")
+    slicer.util.updateVolumeFromArray(node, np.maximum(image, 0).astype(np.int16).transpose(2, 1, 0))
+    node.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(_AFFINE))
+    node.CreateDefaultDisplayNodes()
+    slicer.util.setSliceViewerLayers(background=node, fit=True)
+    slicer.app.processEvents(qt.QEventLoop.AllEvents)
+    return node
+
+
+_SPOTS = np.array([(24, 20, 24), (30, 28, 22), (16, 26, 28)])
+_TURN = np.deg2rad(20)
+_AFFINE = np.array(
+    [
+        [-0.9 * np.cos(_TURN), 0.9 * np.sin(_TURN), 0.0, 30.0],
+        [-0.9 * np.sin(_TURN), -0.9 * np.cos(_TURN), 0.0, 25.0],
+        [0.0, 0.0, 1.2, -40.0],
+        [0.0, 0.0, 0.0, 1.0],
+    ]
+)
+
+
+def _detection(scan: slicer.vtkMRMLScalarVolumeNode) -> Detection:
+    places = [tuple(float(v) for v in (_AFFINE @ [*spot, 1])[:3]) for spot in _SPOTS]
+    candidates = [
+        Candidate(candidate_id(place), place, 0.9, 0.9 - 0.1 * rank, 3.5) for rank, place in enumerate(places)
+    ]
+    model = {"name": "self-test", "version": "0", "checksum": "", "training_data": "Made up.", "licence": ""}
+    return Detection({"name": "self-test"}, model, {"threshold": 0.5}, candidates)
