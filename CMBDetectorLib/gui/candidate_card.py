@@ -163,7 +163,9 @@ def facts_text(finding: Finding) -> str:
 def place_text(finding: Finding) -> str:
     """Return the position (RAS mm of the scan) as Slicer writes it: "R 12.3, P 4.0, S 31.5 mm"."""
     letters = ("RL", "AP", "SI")
-    return ", ".join(f"{pair[int(v < 0)]} {abs(v):.1f}" for pair, v in zip(letters, finding.ras_mm, strict=True)) + " mm"
+    return (
+        ", ".join(f"{pair[int(v < 0)]} {abs(v):.1f}" for pair, v in zip(letters, finding.ras_mm, strict=True)) + " mm"
+    )
 
 
 def _picture_texts() -> dict[str, str]:

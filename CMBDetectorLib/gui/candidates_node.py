@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 import slicer
+import vtk
 
 from CMBDetectorLib.candidate import Detection
 from CMBDetectorLib.gui import scan_node
@@ -23,9 +24,9 @@ MASK_ROLE = "CMBDetector.BrainMask"
 _REVIEW = "CMBDetector.Review"
 _LAYER_ROLE = "CMBDetector.Layer."
 _LAYERS = (State.ACCEPTED, State.REJECTED, State.UNSURE)
-_GLYPH_MM = 5.0
-_RING_MM = 9.0
-_CURRENT = "current"
+_GLYPH_MM = 7.0
+_RING_RADIUS_MM = 5.5
+_RING_ROLE = _LAYER_ROLE + "current"
 
 
 class CandidatesNode:
@@ -36,6 +37,7 @@ class CandidatesNode:
 
     def __init__(self, node_id: str) -> None:
         self.node_id = node_id
+        self._current: str | None = None
 
     @classmethod
     def create(cls, scan: slicer.vtkMRMLScalarVolumeNode, detection: Detection, key: str) -> CandidatesNode:
@@ -45,7 +47,6 @@ class CandidatesNode:
             name = f"{scan.GetName()} CMB candidates"
             node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", name)
             node.SetNodeReferenceID(SCAN_ROLE, scan.GetID())
-            node.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
             node.SetLocked(True)
             found = cls(node.GetID())
             _dress(node, State.UNREVIEWED)
@@ -117,6 +118,7 @@ class CandidatesNode:
         node = self.node
         if node is None:
             return
+        self._follow_transform()
         with slicer.util.NodeModify(node):
             node.RemoveAllControlPoints()
             for finding in review.findings:
@@ -139,7 +141,7 @@ class CandidatesNode:
                 index = self._add_point(node, finding, review)
             if index >= 0 and not finding.removed:
                 self._set_point(node, index, finding, review)
-                node.SetNthControlPointVisibility(index, _in_list(finding, review, threshold))
+                node.SetNthControlPointVisibility(index, self._in_list(finding, review, threshold))
         for state in {finding.state, before} & set(_LAYERS):
             self._fill_layer(state, review, None)
 
@@ -162,35 +164,54 @@ class CandidatesNode:
         if node is None:
             return
         node.GetDisplayNode().SetVisibility(on)
-        for name in [*_LAYERS, _CURRENT]:
-            layer = self._layer(name, make=False)
+        for state in _LAYERS:
+            layer = self._layer(state, make=False)
             if layer is not None:
-                layer.GetDisplayNode().SetVisibility(on and (name is not State.REJECTED or second_look))
+                layer.GetDisplayNode().SetVisibility(on and (state is not State.REJECTED or second_look))
+        ring = node.GetNodeReference(_RING_ROLE)
+        if ring is not None:
+            ring.GetDisplayNode().SetVisibility(on and self._current is not None)
 
-    def show_current(self, finding: Finding | None) -> None:
-        """Put a ring around the finding under review."""
-        layer = self._layer(_CURRENT, make=finding is not None)
-        if layer is None:
+    def show_current(self, finding: Finding | None, review: Review, threshold: float) -> None:
+        """Put a ring around the finding under review; its own marker is taken away, it would cover the lesion."""
+        node = self.node
+        if node is None:
             return
-        with slicer.util.NodeModify(layer):
-            layer.RemoveAllControlPoints()
-            if finding is not None:
-                layer.AddControlPoint(list(finding.ras_mm), "")
+        self._follow_transform()
+        before = review[self._current] if self._current is not None and self._current in review else None
+        self._current = finding.id if finding is not None else None
+        with slicer.util.NodeModify(node):
+            for other in (before, finding):
+                index = self._index(node, other.id) if other is not None else -1
+                if index >= 0:
+                    node.SetNthControlPointVisibility(index, self._in_list(other, review, threshold))
+        for state in {other.state for other in (before, finding) if other is not None} & set(_LAYERS):
+            self._fill_layer(state, review, None)
+        self._draw_ring(finding)
 
     def remove(self) -> None:
         """Take the list and its helpers out of the scene."""
         node = self.node
         if node is None:
             return
-        for name in [*_LAYERS, _CURRENT]:
-            layer = self._layer(name, make=False)
-            if layer is not None:
-                slicer.mrmlScene.RemoveNode(layer)
+        for helper in [node.GetNodeReference(_RING_ROLE), *(self._layer(state, make=False) for state in _LAYERS)]:
+            if helper is not None:
+                slicer.mrmlScene.RemoveNode(helper)
         slicer.mrmlScene.RemoveNode(node)
 
     def world(self, finding: Finding) -> tuple[float, float, float]:
         """Return where the finding is in RAS mm of the world."""
         return scan_node.to_world(self.scan, finding.ras_mm)
+
+    def _follow_transform(self) -> None:
+        """Lie under the transform that the scan lies under now, so that points stay on their lesions."""
+        node, scan = self.node, self.scan
+        if scan is None:
+            return
+        helpers = [node.GetNodeReference(_RING_ROLE), *(self._layer(state, make=False) for state in _LAYERS)]
+        for member in [node, *helpers]:
+            if member is not None and member.GetTransformNodeID() != scan.GetTransformNodeID():
+                member.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
 
     # Points
 
@@ -209,9 +230,13 @@ class CandidatesNode:
     def _show_only(self, node: slicer.vtkMRMLMarkupsFiducialNode, review: Review, threshold: float) -> None:
         for index in range(node.GetNumberOfControlPoints()):
             finding = review[_id_of(node, index)]
-            visible = _in_list(finding, review, threshold)
+            visible = self._in_list(finding, review, threshold)
             if bool(node.GetNthControlPointVisibility(index)) != visible:
                 node.SetNthControlPointVisibility(index, visible)
+
+    def _in_list(self, finding: Finding, review: Review, threshold: float) -> bool:
+        """Tell whether the main list itself draws the point: judged ones are drawn by the helper lists."""
+        return not finding.is_reviewed and finding.id != self._current and review.is_visible(finding, threshold)
 
     def _index(self, node: slicer.vtkMRMLMarkupsFiducialNode, key: str) -> int:
         for index in range(node.GetNumberOfControlPoints()):
@@ -221,30 +246,51 @@ class CandidatesNode:
 
     # Helper lists
 
-    def _layer(self, name: State | str, make: bool) -> slicer.vtkMRMLMarkupsFiducialNode | None:
-        word = name.value if isinstance(name, State) else name
+    def _layer(self, state: State, make: bool) -> slicer.vtkMRMLMarkupsFiducialNode | None:
         node = self.node
-        layer = node.GetNodeReference(_LAYER_ROLE + word)
+        layer = node.GetNodeReference(_LAYER_ROLE + state.value)
         if layer is None and make:
-            layer = slicer.mrmlScene.CreateNodeByClass("vtkMRMLMarkupsFiducialNode")
-            layer.UnRegister(None)
-            layer.SetName(f"{node.GetName()} ({word})")
-            # Before it enters the scene: no list or tree must show it even for a moment.
-            layer.SetHideFromEditors(True)
-            layer = slicer.mrmlScene.AddNode(layer)
-            layer.CreateDefaultDisplayNodes()
+            layer = add_hidden("vtkMRMLMarkupsFiducialNode", f"{node.GetName()} ({state.value})")
             layer.SetLocked(True)
             layer.SetAndObserveTransformNodeID(node.GetTransformNodeID())
-            node.SetNodeReferenceID(_LAYER_ROLE + word, layer.GetID())
-            if isinstance(name, State):
-                _dress(layer, name)
-            else:
-                _dress_ring(layer)
+            node.SetNodeReferenceID(_LAYER_ROLE + state.value, layer.GetID())
+            _dress(layer, state)
             layer.GetDisplayNode().SetVisibility(node.GetDisplayNode().GetVisibility())
         return layer
 
+    def _draw_ring(self, finding: Finding | None) -> None:
+        """Draw a sphere, of which each slice view shows the outline."""
+        node = self.node
+        ring = node.GetNodeReference(_RING_ROLE)
+        if ring is None:
+            if finding is None:
+                return
+            ring = add_hidden("vtkMRMLModelNode", f"{node.GetName()} (current)")
+            ring.SetSaveWithScene(False)
+            ring.CreateDefaultDisplayNodes()
+            display = ring.GetDisplayNode()
+            display.SetSaveWithScene(False)
+            display.SetVisibility2D(True)
+            display.SetVisibility3D(False)
+            display.SetSliceIntersectionThickness(2)
+            ring.SetAndObserveTransformNodeID(node.GetTransformNodeID())
+            node.SetNodeReferenceID(_RING_ROLE, ring.GetID())
+        display = ring.GetDisplayNode()
+        if finding is None:
+            display.SetVisibility(False)
+            return
+        sphere = vtk.vtkSphereSource()
+        sphere.SetCenter(*finding.ras_mm)
+        sphere.SetRadius(_RING_RADIUS_MM)
+        sphere.SetThetaResolution(40)
+        sphere.SetPhiResolution(40)
+        sphere.Update()
+        ring.SetAndObservePolyData(sphere.GetOutput())
+        display.SetColor(*STATE_STYLES[finding.state].rgb)
+        display.SetVisibility(bool(node.GetDisplayNode().GetVisibility()))
+
     def _fill_layer(self, state: State, review: Review, second_look: bool | None) -> None:
-        findings = [finding for finding in review.findings if finding.state is state]
+        findings = [f for f in review.findings if f.state is state and f.id != self._current]
         layer = self._layer(state, make=bool(findings))
         if layer is None:
             return
@@ -271,6 +317,15 @@ class CandidatesNode:
             node.SetAttribute(_REVIEW, json.dumps(data, ensure_ascii=True))
 
 
+def add_hidden(kind: str, name: str) -> slicer.vtkMRMLDisplayableNode:
+    """Add a node that lists and trees do not show, not even for a moment."""
+    node = slicer.mrmlScene.CreateNodeByClass(kind)
+    node.UnRegister(None)
+    node.SetName(name)
+    node.SetHideFromEditors(True)
+    return slicer.mrmlScene.AddNode(node)
+
+
 def place_beside(node: slicer.vtkMRMLNode, scan: slicer.vtkMRMLNode) -> None:
     """Put ``node`` under the study (or folder) of ``scan`` in the subject hierarchy."""
     tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
@@ -279,11 +334,6 @@ def place_beside(node: slicer.vtkMRMLNode, scan: slicer.vtkMRMLNode) -> None:
     item, of_scan = tree.GetItemByDataNode(node), tree.GetItemByDataNode(scan)
     if item and of_scan:
         tree.SetItemParent(item, tree.GetItemParent(of_scan))
-
-
-def _in_list(finding: Finding, review: Review, threshold: float) -> bool:
-    """Tell whether the main list itself shows the point; the judged ones are shown by the helper lists."""
-    return not finding.is_reviewed and review.is_visible(finding, threshold)
 
 
 def _id_of(node: slicer.vtkMRMLMarkupsFiducialNode, index: int) -> str:
@@ -324,16 +374,3 @@ def _dress(node: slicer.vtkMRMLMarkupsFiducialNode, state: State) -> None:
     display.SetPointLabelsVisibility(True)
     display.SetOpacity(0.7)
     display.EndModify(was)
-
-
-def _dress_ring(node: slicer.vtkMRMLMarkupsFiducialNode) -> None:
-    node.CreateDefaultDisplayNodes()
-    display = node.GetDisplayNode()
-    display.SetColor(1.0, 1.0, 1.0)
-    display.SetSelectedColor(1.0, 1.0, 1.0)
-    display.SetGlyphTypeFromString("CrossDot2D")
-    display.SetUseGlyphScale(False)
-    display.SetGlyphSize(_RING_MM)
-    display.SetPointLabelsVisibility(False)
-    display.SetPropertiesLabelVisibility(False)
-    display.SetOpacity(0.6)

@@ -141,10 +141,12 @@ class ScanJob(WorkerJob):
 class DetectionLogic:
     """The jobs of the module. :meth:`tick` is called about every 100 ms and tells what happened by callbacks.
 
-    ``on_progress(Progress)``, ``on_end(Outcome)``, ``on_note(sentence)`` and ``on_idle()`` are set by the module.
+    ``on_busy()``, ``on_progress(Progress)``, ``on_end(Outcome)``, ``on_note(sentence)`` and ``on_idle()`` are set by
+    the module; between busy and idle somebody must call :meth:`tick`.
     """
 
     def __init__(self) -> None:
+        self.on_busy: Callable[[], None] = lambda: None
         self.on_progress: Callable[[Progress], None] = lambda progress: None
         self.on_end: Callable[[Outcome], None] = lambda outcome: None
         self.on_note: Callable[[str], None] = lambda note: None
@@ -167,8 +169,7 @@ class DetectionLogic:
 
     def waiting(self) -> list[tuple[str, str]]:
         """Return (key, title) of the jobs that wait, in their order."""
-        current = self._queue.current
-        return [(key, title) for key, title in self._titles.items() if key != current]
+        return self._queue.pending
 
     def add(self, scan: slicer.vtkMRMLScalarVolumeNode, settings: Settings) -> None:
         """Queue a scan.
@@ -192,6 +193,7 @@ class DetectionLogic:
 
         self._titles[key] = scan.GetName()
         self._queue.add(key, scan.GetName(), make)
+        self.on_busy()
 
     def add_sample(self) -> None:
         """Queue the making of a simulated scan.
@@ -210,6 +212,7 @@ class DetectionLogic:
 
         self._titles[SAMPLE] = _("Sample")
         self._queue.add(SAMPLE, _("Sample"), make)
+        self.on_busy()
 
     def cancel(self) -> None:
         """Stop the job that runs; the next one in the queue goes on."""
@@ -247,9 +250,7 @@ class DetectionLogic:
 
     def close(self) -> None:
         """End all jobs now and delete temporary files, for when the module or the application goes."""
-        self._queue.cancel_all()
-        for job in self._jobs.values():
-            job.close()
+        self._queue.close()
         for folder in [*self._folders.values(), self._kept]:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)

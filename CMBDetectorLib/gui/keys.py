@@ -74,10 +74,8 @@ ACTIONS = (
     Action("previous", _("Previous"), "B", _("Go back to the candidate before it in the table."), repeats=True),
     Action("undo", _("Undo"), "Ctrl+Z", _("Take back the last change.")),
     Action("redo", _("Redo"), "Ctrl+Y", _("Do again what was taken back."), also=("Ctrl+Shift+Z",)),
-    Action(
-        "move", _("Move here"), "M", _("Put the candidate where the crosshair is. The detector's position is kept.")
-    ),
-    Action("add", _("Add missed"), "I", _("Insert a microbleed the detector missed, where the crosshair is.")),
+    Action("move", _("Move"), "M", _("Then click where the lesion really is. The detector's position is kept.")),
+    Action("add", _("Add missed"), "I", _("Then click the microbleed that the detector missed, in a slice view.")),
     Action("remove", _("Take back"), "Del", _("Remove a microbleed that you added yourself.")),
     Action("second-look", _("Second look"), "L", _("Go through the rejected ones again.")),
     Action("comment", _("Comment"), "C", _("Write a remark on the candidate.")),

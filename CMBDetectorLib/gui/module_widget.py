@@ -47,6 +47,7 @@ class ModulePanels:
             self._section(layout, _("Export"), "exportSection", self.export.widget),
         ]
         layout.addStretch(1)
+        self.logic.on_busy = self._start_timer
         self.logic.on_progress = self.detect.show_progress
         self.logic.on_end = self._on_end
         self.logic.on_note = self._notes.append
@@ -93,7 +94,6 @@ class ModulePanels:
     def load_sample(self) -> None:
         """Make a simulated scan in the background and load it."""
         self.detect.load_sample()
-        self._start_timer()
 
     # The scene
 
@@ -152,12 +152,11 @@ class ModulePanels:
             self._scan_id = scan_id
             self.review.open_scan(scan)
         self.detect.update()
-        self._start_timer()
 
     # The jobs
 
     def _start_timer(self) -> None:
-        if self.logic.is_running and not self._timer.isActive():
+        if not self._timer.isActive():
             self._timer.start()
 
     def _on_tick(self) -> None:

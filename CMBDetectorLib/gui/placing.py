@@ -8,6 +8,8 @@ from typing import Any
 import qt
 import slicer
 
+from CMBDetectorLib.gui.candidates_node import add_hidden
+
 World = tuple[float, float, float]
 
 
@@ -32,12 +34,8 @@ class PointPlacer:
         """Ask for a place; ``placed`` is called with it."""
         self.stop()
         self._placed = placed
-        node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLMarkupsFiducialNode")
-        node.UnRegister(None)
-        node.SetName("CMBDetector place")
-        node.SetHideFromEditors(True)
+        node = add_hidden("vtkMRMLMarkupsFiducialNode", "CMBDetector place")
         node.SetSaveWithScene(False)
-        node = slicer.mrmlScene.AddNode(node)
         node.CreateDefaultDisplayNodes()
         node.GetDisplayNode().SetPointLabelsVisibility(False)
         node.GetDisplayNode().SetSaveWithScene(False)

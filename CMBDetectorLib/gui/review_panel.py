@@ -278,7 +278,16 @@ class ReviewPanel:
         }
         for mimic in MIMIC_CLASSES:
             handlers[reject_as(mimic)] = judging(State.REJECTED, None, mimic)
-        return handlers
+        return {name: self._afresh(handler) for name, handler in handlers.items()}
+
+    def _afresh(self, handler: Callable[[], None]) -> Callable[[], None]:
+        """Let what was said before go away first; what goes wrong in ``handler`` stays to be read."""
+
+        def handle() -> None:
+            self._say("")
+            handler()
+
+        return handle
 
     def _connect(self) -> None:
         self.ui.readerEdit.connect("editingFinished()", self._on_reader)
@@ -421,7 +430,6 @@ class ReviewPanel:
             self.select(finding.id)
 
     def _after_change(self, key: str) -> None:
-        self._say("")
         self.table.update(self.session.review[key])
         self._show_counts()
         self._update_buttons()

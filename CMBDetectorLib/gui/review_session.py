@@ -55,7 +55,7 @@ class ReviewSession:
     def refresh(self) -> None:
         """Make everything in the scene anew."""
         self.nodes.show(self.review, self.shown.threshold, self.shown.second_look)
-        self.nodes.show_current(self._current())
+        self._show_current()
         self.nodes.show_markers(self.shown.markers, self.shown.second_look)
 
     def set_threshold(self, threshold: float) -> None:
@@ -76,7 +76,7 @@ class ReviewSession:
     def set_current(self, key: str | None) -> None:
         """Put the ring around the finding ``key``."""
         self.shown.current = key
-        self.nodes.show_current(self._current())
+        self._show_current()
 
     def close(self) -> None:
         """Let go of the log; the scene keeps what was said."""
@@ -94,9 +94,10 @@ class ReviewSession:
                 log.append(entry, "carried over")
         return log
 
-    def _current(self) -> Finding | None:
+    def _show_current(self) -> None:
         key = self.shown.current
-        return self.review[key] if key is not None and key in self.review else None
+        finding = self.review[key] if key is not None and key in self.review else None
+        self.nodes.show_current(finding, self.review, self.shown.threshold)
 
     def _on_change(self, finding: Finding, what: str) -> None:
         try:
@@ -111,7 +112,7 @@ class ReviewSession:
         self.nodes.keep(self.review)
         self.nodes.update(finding, before, self.review, self.shown.threshold)
         if finding.id == self.shown.current:
-            self.nodes.show_current(self._current())
+            self._show_current()
 
 
 def start(

@@ -31,12 +31,15 @@ class StateStyle:
 
 
 STATE_STYLES = {
-    State.UNREVIEWED: StateStyle("\u25cb", _("To judge"), (0.94, 0.89, 0.26), "Circle2D", "#6b5900", "#f0e442"),
-    State.ACCEPTED: StateStyle("\u2713", _("Accepted"), (0.0, 0.75, 0.58), "Diamond2D", "#00664b", "#33c9a0"),
-    State.REJECTED: StateStyle("\u2717", _("Rejected"), (0.84, 0.37, 0.0), "Cross2D", "#a33f00", "#ff9248"),
-    State.UNSURE: StateStyle("?", _("Unsure"), (0.8, 0.47, 0.65), "Square2D", "#8a2f67", "#e7a3cb"),
+    State.UNREVIEWED: StateStyle("\u25cb", _("To judge"), (0.94, 0.89, 0.26), "Cross2D", "#6b5900", "#f0e442"),
+    State.ACCEPTED: StateStyle("\u2713", _("Accepted"), (0.0, 0.75, 0.58), "StarBurst2D", "#00664b", "#33c9a0"),
+    State.REJECTED: StateStyle("\u2717", _("Rejected"), (0.84, 0.37, 0.0), "Dash2D", "#a33f00", "#ff9248"),
+    State.UNSURE: StateStyle("?", _("Unsure"), (0.8, 0.47, 0.65), "CrossDot2D", "#8a2f67", "#e7a3cb"),
 }
-"""Looks by state. The accepted green is lighter than Okabe and Ito's, which is lost on a dark brain."""
+"""Looks by state. The glyphs leave their middle open, where the lesion is.
+
+The accepted green is lighter than Okabe and Ito's, which is lost on a dark brain.
+"""
 
 SHORT_MIMIC_CLASSES = {
     "cavernoma": _("Cavernoma"),

@@ -19,7 +19,8 @@ _LINES = (
     ("reject",),
     ("previous", "next", "next-unreviewed"),
     ("undo", "redo", "move", "add"),
-    ("remove", "second-look", "comment"),
+    ("remove", "second-look"),
+    ("comment", "toggle-markers", "toggle-slab"),
 )
 # Everybody knows their keys, and four buttons have to stand side by side.
 _KEY_IN_TIP = ("undo", "redo")
@@ -152,12 +153,13 @@ class VerdictButtons:
         return f"{text} ({key})" if key and name not in _KEY_IN_TIP else text
 
     def _reason(self, name: str) -> str:
-        if name in _STATES or name in ("move", "comment"):
-            if self._finding is None:
-                return _("no candidate is selected.")
-            return self._possible.move if name == "move" else self._possible.judge if name in _STATES else ""
-        if name == "remove" and (self._finding is None or not self._finding.is_added):
-            return _("only what you added yourself can be taken back; reject the others.")
+        needs_finding = name in _STATES or name in ("move", "comment", "remove")
+        if needs_finding and self._finding is None:
+            return self._possible.judge or _("No candidate is selected.")
+        if name in _STATES:
+            return self._possible.judge
+        if name == "remove" and not self._finding.is_added:
+            return _("Only what you added yourself can be taken back; reject the others.")
         return getattr(self._possible, name.replace("-", "_"), "")
 
     def _style(self, name: str, dark: bool) -> str:

@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
-from CMBDetectorLib.volume import Volume
+from CMBDetectorLib.volume import Volume, resample_onto
 
 FIELD_OF_VIEW_MM = 40.0
 SLAB_MM = 16.0
@@ -94,20 +93,30 @@ def sample_block(
     """
     size = round(FIELD_OF_VIEW_MM / _PIXEL_MM)
     step = float(depths_mm[1] - depths_mm[0]) if len(depths_mm) > 1 else 1.0
-    axes = np.stack([np.cross(columns, rows) * step, np.array(rows) * _PIXEL_MM, np.array(columns) * _PIXEL_MM], 1)
-    to_ijk = np.linalg.inv(scan.ijk_to_ras[:3, :3]) @ axes
+    shape = (size, size, len(depths_mm))
+    affine = np.eye(4)
+    affine[:3, :3] = np.stack(
+        [np.array(columns) * _PIXEL_MM, np.array(rows) * _PIXEL_MM, np.cross(columns, rows) * step], 1
+    )
     half = (size - 1) / 2
-    first = scan.to_ijk(centre) + to_ijk @ np.array([depths_mm[0] / step, -half, -half])
-    shape = (len(depths_mm), size, size)
-    # affine_transform walks the grid itself: half the time of map_coordinates (29 against 60 ms for 16 mm of 0.5 mm).
-    block = ndimage.affine_transform(scan.array, to_ijk, first, shape, np.float32, order=1, mode="nearest")
+    affine[:3, 3] = np.asarray(centre) + affine[:3, :3] @ np.array([-half, -half, depths_mm[0] / step])
+    grid = Volume(np.broadcast_to(np.float32(0), shape), affine)
+    corners = scan.to_ijk(grid.to_ras(_corners(shape)))
+    last = np.array(scan.shape) - 1
+    lower = np.clip(np.floor(corners.min(axis=0)).astype(int) - 1, 0, last)
+    upper = np.maximum(np.ceil(corners.max(axis=0)).astype(int) + 2, lower + 1)
+    around = scan.cropped(lower, upper)
+    # SimpleITK takes 13 ms for 16 mm in steps of 0.5 mm, ndimage.map_coordinates 60 and affine_transform 29.
+    block = resample_onto(grid, Volume(around.array.astype(np.float32), around.ijk_to_ras)).array
     # A voxel reaches half its size beyond its centre; what lies farther out was not scanned.
-    last = np.array(scan.shape) - 0.5
-    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij"), -1) @ to_ijk.T + first
-    if (corners < -0.5).any() or (corners > last).any():
-        ijk = np.moveaxis(np.indices(shape), 0, -1) @ to_ijk.T + first
-        block[((ijk < -0.5) | (ijk > last)).any(axis=-1)] = np.nan
-    return block
+    if (corners < -0.5).any() or (corners > last + 0.5).any():
+        ijk = scan.to_ijk(grid.to_ras(np.moveaxis(np.indices(shape), 0, -1)))
+        block = np.where(((ijk < -0.5) | (ijk > last + 0.5)).any(axis=-1), np.nan, block)
+    return block.transpose(2, 1, 0)
+
+
+def _corners(shape: Sequence[int]) -> np.ndarray:
+    return np.stack(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij"), -1).reshape(-1, 3)
 
 
 def grey(picture: np.ndarray, window: tuple[float, float]) -> np.ndarray:

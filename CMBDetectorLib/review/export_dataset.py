@@ -80,7 +80,11 @@ def export_dataset(
         raise BadInputError("The brain mask lies on another grid than the scan.", "Make the mask on the scan itself.")
     subject = "sub-" + sha256(f"subject {key}".encode()).hexdigest()[:8]
     place = folder / subject / _FOLDERS[suffix] / f"{subject}_{suffix}{ending}"
-    _check_folder(folder, subject, source)
+    described = _provenance(review, key, None if log is None else Path(log))
+    try:
+        _check_folder(folder, subject, source)
+    except OSError as error:
+        raise output_error(error, folder) from error
     lock = _locked(folder)
     try:
         _check_owner(bids.derivative_path(folder, place, REVIEW), review.reader, key, replace)
@@ -92,7 +96,7 @@ def export_dataset(
         for other in _variants(folder, subject):
             if other != place:
                 _remove(other)
-        return _write_derivatives(folder, place, review, key, scan, brain_mask, log)
+        return _write_derivatives(folder, place, review, described, scan, brain_mask)
     finally:
         lock.release()
 
@@ -101,10 +105,9 @@ def _write_derivatives(
     folder: Path,
     place: Path,
     review: Review,
-    key: str,
+    provenance: dict[str, Any],
     scan: Volume,
     brain_mask: Volume | None,
-    log: Path | str | None,
 ) -> Exported:
     paths = {desc: bids.derivative_path(folder, place, desc) for desc in (bids.POINTS, bids.MIMICS, bids.BRAIN_MASK)}
     described = bids.derivative_path(folder, place, REVIEW)
@@ -112,7 +115,7 @@ def _write_derivatives(
     if brain_mask is not None:
         write_volume(mask, scan.with_array(np.asarray(brain_mask.array) > 0))
     bids.write_points(paths[bids.MIMICS], _points(review, State.REJECTED), mimics=True)
-    write_json(described, _provenance(review, key, log))
+    write_json(described, provenance)
     # Last, since a scan counts as annotated from here on.
     bids.write_points(paths[bids.POINTS], _points(review, State.ACCEPTED))
     return Exported(place, paths[bids.POINTS], paths[bids.MIMICS], described, mask if mask.is_file() else None)
@@ -132,7 +135,7 @@ def _point(finding: Finding) -> bids.Point:
     )
 
 
-def _provenance(review: Review, key: str, log: Path | str | None) -> dict[str, Any]:
+def _provenance(review: Review, key: str, log: Path | None) -> dict[str, Any]:
     summary = summarise(review)
     times = sorted(finding.judged_at for finding in review.findings if finding.judged_at)
     return {
@@ -146,7 +149,7 @@ def _provenance(review: Review, key: str, log: Path | str | None) -> dict[str, A
         "first_verdict": times[0] if times else None,
         "last_verdict": times[-1] if times else None,
         "exported": utc_now(),
-        "log": None if log is None else _checksum(Path(log)),
+        "log": None if log is None else _checksum(log),
     }
 
 

@@ -191,10 +191,10 @@ def resume(path: Path | str, now: Callable[[], str] = utc_now) -> tuple[Review, 
         OutputError: another window has it open, or the folder cannot be written.
     """
     path = Path(path)
-    if not path.is_file():
-        raise BadInputError(f"There is no review {path}.", "Start a new review.")
     lock = FileLock(f"{path}.lock")
     try:
+        if not path.is_file():
+            raise BadInputError(f"There is no review {path}.", "Start a new review.")
         free = lock.acquire()
     except OSError as error:
         raise output_error(error, path) from error

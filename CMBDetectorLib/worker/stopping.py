@@ -19,8 +19,9 @@ from CMBDetectorLib.processes import kill_children
 # Unwinding takes some tenths of a second; the parent kills what is left after WorkerJob's KILL_AFTER_S.
 GRACE_S = 0.7
 # The parent's private folder for this run: its log, the journal of temporary paths, and what tempfile makes.
+# The name is short, since macOS allows sockets made in it no more than 103 characters.
 JOB_FOLDER = "CMBDETECTOR_JOB_FOLDER"
-JOB_PREFIX = "cmbdetector-job-"
+JOB_PREFIX = "cmbd-job-"
 JOURNAL = "temporary.txt"
 _LOOK_S = 0.2
 

@@ -72,3 +72,24 @@ def real_crop() -> Path:
     if not (REAL / "gre_mag.nii").is_file():
         pytest.skip("the real crop ../shared/real is absent")
     return REAL
+
+
+@pytest.fixture(scope="session")
+def application():
+    """The stand-in for 3D Slicer, started when the first test asks for it."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    import SlicerHost
+
+    if SlicerHost.missing():
+        pytest.skip(SlicerHost.missing())
+    running = SlicerHost.start()
+    yield running
+    running.shutdown()
+
+
+@pytest.fixture
+def host(application):
+    """The stand-in, as new at the end; a test fails when a slot, an event or an observer raised."""
+    with application.no_slot_errors():
+        yield application
+        application.reset()
