@@ -5,7 +5,7 @@ ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 endif
 
-.PHONY: demo test lint format clean benchmark
+.PHONY: demo test lint format clean benchmark gui
 
 # HD-BET brings PyTorch, several hundred MB: it is installed in CI, and elsewhere with `make HD_BET=1 …`.
 ifeq ($(CI),true)
@@ -45,6 +45,10 @@ format: .venv/ready
 
 benchmark: .venv/ready
 	$(BIN)/python benchmarks/inference.py
+
+# Opens the module without 3D Slicer: make gui, or make gui SCAN=scan.nii.gz
+gui: .venv/ready
+	PYTHONPATH=Testing $(BIN)/python -m SlicerHost $(if $(SCAN),"$(SCAN)")
 
 clean:
 	rm -rf .venv demo build dist *.egg-info

@@ -21,6 +21,7 @@ from CMBDetectorLib.review.review import Review
 
 SCAN_ROLE = "CMBDetector.Scan"
 MASK_ROLE = "CMBDetector.BrainMask"
+_DETECTION = "CMBDetector.Detection"
 _REVIEW = "CMBDetector.Review"
 _LAYER_ROLE = "CMBDetector.Layer."
 _LAYERS = (State.ACCEPTED, State.REJECTED, State.UNSURE)
@@ -51,7 +52,8 @@ class CandidatesNode:
             found = cls(node.GetID())
             _dress(node, State.UNREVIEWED)
             place_beside(node, scan)
-        found._write({"key": key, "detection": detection.as_json(), "readers": {}, "reader": ""})
+        found.node.SetAttribute(_DETECTION, json.dumps(detection.as_json()))
+        found._write({"key": key, "readers": {}, "reader": ""})
         return found
 
     @classmethod
@@ -89,8 +91,8 @@ class CandidatesNode:
     def detection(self) -> Detection | None:
         """Return the detection as it was stored in the scene, ``None`` where that is damaged."""
         try:
-            return Detection.from_json(self._read()["detection"])
-        except (KeyError, TypeError, ValueError):
+            return Detection.from_json(json.loads(self.node.GetAttribute(_DETECTION)))
+        except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
     def findings(self, reader: str) -> list[Finding]:

@@ -16,16 +16,18 @@ from slicer.i18n import tr as _
 from CMBDetectorLib.candidate import Detection, read_detection
 from CMBDetectorLib.errors import CMBDetectorError
 from CMBDetectorLib.gui import preferences, scene
+from CMBDetectorLib.gui.endings import JobError
 from CMBDetectorLib.gui.interpreter import Interpreter, find_interpreter
-from CMBDetectorLib.gui.job import JobError, WorkerJob
+from CMBDetectorLib.gui.job import WorkerJob
 from CMBDetectorLib.gui.job_queue import JobQueue
-from CMBDetectorLib.gui.scan_node import key_of, scan_volume, write_pieces
+from CMBDetectorLib.gui.scan_job import MASK_FILE, SCAN_FILE, ScanJob
+from CMBDetectorLib.gui.scan_node import key_of, scan_volume
+from CMBDetectorLib.volume import Volume
 
 SAMPLE = "sample"
 SAMPLE_PROTOCOL = "swi-3t"
 _SAMPLE_SEED = "2026"
 _SAMPLE_MICROBLEEDS = "8"
-_EXPORT_STAGE = "handing over the scan"
 _LOGGER = logging.getLogger("CMBDetector")
 
 
@@ -63,6 +65,7 @@ class Outcome:
     title: str
     detection: Detection | None = None
     folder: Path | None = None
+    mask: Volume | None = None
     sample: Path | None = None
     error: JobError | None = None
     log: str = ""
@@ -71,71 +74,6 @@ class Outcome:
     def is_cancelled(self) -> bool:
         """Whether the user stopped it."""
         return self.error is not None and self.error.code == "cancelled"
-
-
-class ScanJob(WorkerJob):
-    """Writes the scan for the worker, a piece at each poll, then runs ``cmbdetector detect`` on it."""
-
-    def __init__(self, scan_id: str, settings: Settings, folder: Path, interpreter: Interpreter, name: str) -> None:
-        self._scan_id = scan_id
-        self._settings = settings
-        self.folder = folder
-        self._pieces: Any = None
-        super().__init__(_arguments(settings, folder, name), interpreter)
-
-    @property
-    def state(self) -> str:
-        """As of the worker; "running" while the scan is still being written."""
-        return "running" if self._pieces is not None else super().state
-
-    @property
-    def alive(self) -> bool:
-        """Tell whether something is still under way."""
-        return self._pieces is not None or super().alive
-
-    def start(self) -> None:
-        """Begin to write the scan."""
-        scan = slicer.mrmlScene.GetNodeByID(self._scan_id)
-        try:
-            if scan is None or scan_volume(scan) is None:
-                raise CMBDetectorError(_("The scan is no longer in the scene."), _("Load it again."))
-            if self._settings.mask_node_id is not None:
-                mask = slicer.mrmlScene.GetNodeByID(self._settings.mask_node_id)
-                if mask is None:
-                    raise CMBDetectorError(_("The brain mask is no longer in the scene."), _("Choose another."))
-                scene.write_mask(mask, scan, self.folder / "mask.nii")
-            self._pieces = write_pieces(scan, self.folder / "scan.nrrd")
-            self.stage = _EXPORT_STAGE
-        except CMBDetectorError as error:
-            self._fail(JobError(error.message, error.hint, error.code))
-
-    def poll(self) -> list[dict[str, Any]]:
-        """Write the next piece, or follow the worker."""
-        if self._pieces is not None:
-            try:
-                next(self._pieces)
-            except StopIteration:
-                self._pieces = None
-                super().start()
-            except OSError as error:
-                self._pieces = None
-                self._fail(
-                    JobError(
-                        _("The scan could not be handed over: {reason}.").format(reason=error.strerror),
-                        _("Free some space on the disk of temporary files."),
-                        "output",
-                    )
-                )
-        return super().poll()
-
-    def cancel(self) -> None:
-        """Stop at once."""
-        self._pieces = None
-        super().cancel()
-
-    def remove_files(self) -> None:
-        """Delete what was written for the worker, and its result."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class DetectionLogic:
@@ -157,11 +95,12 @@ class DetectionLogic:
         self._titles: dict[str, str] = {}
         self._folders: dict[str, Path] = {}
         self._kept: Path | None = None
+        self._ended: list[tuple[Outcome, Path | None]] = []
 
     @property
     def is_running(self) -> bool:
-        """Whether a job runs or waits."""
-        return not self._queue.is_idle
+        """Whether a job runs or waits, or its result is still to be told."""
+        return not self._queue.is_idle or bool(self._ended)
 
     def is_waiting_or_running(self, key: str) -> bool:
         """Whether the scan (node id) or the sample is under way."""
@@ -189,7 +128,8 @@ class DetectionLogic:
             self._folders[key] = folder
             node = slicer.mrmlScene.GetNodeByID(key)
             name = f"scan-{(key_of(node) or '')[:8]}" if node is not None else "scan"
-            return self._made(key, ScanJob(key, settings, folder, interpreter, name))
+            arguments = _arguments(settings, folder, name)
+            return self._made(key, ScanJob(key, settings.mask_node_id, folder, arguments, interpreter))
 
         self._titles[key] = scan.GetName()
         self._queue.add(key, scan.GetName(), make)
@@ -243,8 +183,10 @@ class DetectionLogic:
         if job is not None and job.state == "running":
             title = self._titles.get(current, "")
             self.on_progress(Progress(title, job.stage, job.fraction, job.elapsed_s, job.left_s))
-        for key, event in ended:
-            self._finish(key, event)
+        if self._ended:
+            # One a turn, and not in the turn in which it was read: each takes a noticeable time.
+            self._tell(*self._ended.pop(0))
+        self._ended += [self._finish(key, event) for key, event in ended]
         if was_busy and not self.is_running:
             self.on_idle()
 
@@ -254,6 +196,9 @@ class DetectionLogic:
         for folder in [*self._folders.values(), self._kept]:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
+        for _outcome, folder in self._ended:
+            shutil.rmtree(folder or "", ignore_errors=True)
+        self._ended.clear()
         self._jobs.clear()
         self._folders.clear()
         self._titles.clear()
@@ -263,7 +208,8 @@ class DetectionLogic:
         self._jobs[key] = job
         return job
 
-    def _finish(self, key: str, event: dict[str, Any]) -> None:
+    def _finish(self, key: str, event: dict[str, Any]) -> tuple[Outcome, Path | None]:
+        """Return how the job ended and its folder; its key is free again."""
         job = self._jobs.pop(key, None)
         folder = self._folders.pop(key, None)
         outcome = Outcome(key, self._titles.pop(key, ""), log=job.log_tail() if job is not None else "")
@@ -276,8 +222,12 @@ class DetectionLogic:
             else:
                 outcome.folder = folder / "result"
                 outcome.detection = read_detection(outcome.folder / "candidates.json")
+                outcome.mask = scene.read_own_mask(outcome.folder / "brain_mask.nii.gz")
         except CMBDetectorError as error:
             outcome.error = JobError(error.message, error.hint, error.code)
+        return outcome, folder
+
+    def _tell(self, outcome: Outcome, folder: Path | None) -> None:
         self.on_end(outcome)
         self._clean_up(folder, keep=outcome.detection is not None)
 
@@ -288,7 +238,7 @@ class DetectionLogic:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
             return
-        for name in ("scan.nrrd", "mask.nii", "result/brain_mask.nii.gz"):
+        for name in (SCAN_FILE, MASK_FILE, "result/brain_mask.nii.gz"):
             with contextlib.suppress(OSError):
                 (folder / name).unlink(missing_ok=True)
         if self._kept is not None:
@@ -312,8 +262,8 @@ def sample_protocol() -> str:
 
 
 def _arguments(settings: Settings, folder: Path, name: str) -> Sequence[str]:
-    mask = str(folder / "mask.nii") if settings.mask_node_id is not None else settings.brain_mask
-    arguments = ["detect", str(folder / "scan.nrrd"), "--output", str(folder / "result"), "--scan-name", name]
+    mask = str(folder / MASK_FILE) if settings.mask_node_id is not None else settings.brain_mask
+    arguments = ["detect", str(folder / SCAN_FILE), "--output", str(folder / "result"), "--scan-name", name]
     arguments += ["--brain-mask", mask, "--keep", "brain-mask"]
     return [*arguments, "--model", settings.model] if settings.model else arguments
 

@@ -9,10 +9,10 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from CMBDetectorLib.errors import CMBDetectorError
+from CMBDetectorLib.errors import BadInputError, CMBDetectorError
 from CMBDetectorLib.gui import preferences, scene
+from CMBDetectorLib.gui.dataset_export import DatasetExport, Target
 from CMBDetectorLib.gui.review_session import ReviewSession
-from CMBDetectorLib.gui.scan_node import scan_volume
 from CMBDetectorLib.models.bundle import RESOURCES
 from CMBDetectorLib.review.export import (
     COLUMNS,
@@ -21,9 +21,7 @@ from CMBDetectorLib.review.export import (
     write_review_markups,
     write_review_table,
 )
-from CMBDetectorLib.review.export_dataset import export_dataset
 from CMBDetectorLib.review.summary import summarise
-from CMBDetectorLib.volume import Volume
 
 _FILTERS = "Table (*.csv);;Table (*.tsv);;Markups (*.mrk.json);;Whole review (*.json)"
 
@@ -33,6 +31,7 @@ class ExportPanel:
 
     def __init__(self, session: Callable[[], ReviewSession | None]) -> None:
         self._session = session
+        self.exporter = DatasetExport(self._on_exported)
         self.widget = slicer.util.loadUI(str(RESOURCES / "UI" / "ExportPanel.ui"))
         self.ui = slicer.util.childWidgetVariables(self.widget)
         self.ui.folderEdit.text = str(default_dataset())
@@ -71,36 +70,32 @@ class ExportPanel:
         Raises:
             CMBDetectorError: it cannot be written.
         """
-        review, path = self._session().review, Path(path)
+        session, path = self._session(), Path(path)
+        review, threshold = session.review, session.shown.threshold
         name = path.name.lower()
         if name.endswith((".csv", ".tsv")):
             write_review_table(path, review)
         elif name.endswith(".mrk.json"):
-            write_review_markups(path, review)
+            write_review_markups(path, review, threshold=threshold)
         else:
-            write_review(path, review)
+            write_review(path, review, threshold=threshold)
 
-    def add_to_dataset(self, folder: Path, replace: bool = False) -> Path:
-        """Add the scan and what the reader said of it to a local dataset; returns the scan's place in it.
+    def add_to_dataset(self, folder: Path, replace: bool = False) -> None:
+        """Add the scan and what the reader said of it to a local dataset, in the background.
 
         Raises:
-            CMBDetectorError: it cannot be written, or another reader's review of this scan is there already.
+            CMBDetectorError: it could not be started.
         """
         session = self._session()
-        scan = session.nodes.scan
-        volume = scan_volume(scan)
-        reference = bool(self.ui.referenceBox.checked)
-        return export_dataset(
-            folder,
-            session.review,
-            Volume(volume.array, volume.ijk_to_ras),
-            session.nodes.key,
-            scan_file=_file_of(scan) if reference else None,
-            include="reference" if reference else "copy",
-            brain_mask=scene.brain_mask(session.nodes),
-            replace=replace,
-            log=session.log.path if session.log is not None else None,
-        ).scan
+        link = _file_of(session.nodes.scan) if self.ui.referenceBox.checked else None
+        if self.ui.referenceBox.checked and link is None:
+            raise BadInputError(_("This scan has no file to refer to."), _("Save it first, or let it be copied."))
+        self.exporter.add(session, Target(folder, link, replace))
+        self._say(_("Adding the scan to the local dataset…"))
+
+    def close(self) -> None:
+        """End what is under way."""
+        self.exporter.close()
 
     def _on_copy(self) -> None:
         qt.QApplication.clipboard().setText(self.ui.summaryText.plainText)
@@ -128,11 +123,10 @@ class ExportPanel:
 
     def _on_dataset(self) -> None:
         folder = Path(str(self.ui.folderEdit.text))
-        self._try(lambda: self._add(folder))
+        self._try(lambda: self.add_to_dataset(folder))
 
-    def _add(self, folder: Path) -> None:
-        where = self.add_to_dataset(folder)
-        self._say(_("Added to the local dataset: {where}").format(where=where))
+    def _on_exported(self, sentence: str, code: str) -> None:
+        self._say(sentence)
 
     def _on_folder(self) -> None:
         folder = qt.QFileDialog.getExistingDirectory(self.widget, _("Folder of the local dataset"))

@@ -13,10 +13,13 @@ from slicer.i18n import tr as _
 
 from CMBDetectorLib.errors import CMBDetectorError
 from CMBDetectorLib.gui import scene, slice_views
+from CMBDetectorLib.gui.candidates_node import CandidatesNode
 from CMBDetectorLib.gui.detect_panel import DetectPanel
 from CMBDetectorLib.gui.detection import DetectionLogic, Outcome
 from CMBDetectorLib.gui.export_panel import ExportPanel
 from CMBDetectorLib.gui.review_panel import ReviewPanel
+from CMBDetectorLib.gui.scan_node import scan_volume
+from CMBDetectorLib.volume import Volume
 
 _TICK_MS = 100
 _LOGGER = logging.getLogger("CMBDetector")
@@ -89,6 +92,7 @@ class ModulePanels:
             thing.RemoveObserver(tag)
         self._observed = []
         self.review.close()
+        self.export.close()
         self.logic.close()
 
     def load_sample(self) -> None:
@@ -158,11 +162,15 @@ class ModulePanels:
     def _start_timer(self) -> None:
         if not self._timer.isActive():
             self._timer.start()
+            qt.QTimer.singleShot(0, self._on_tick)
 
     def _on_tick(self) -> None:
+        waiting = self.logic.waiting()
         self.logic.tick()
         if not self.logic.is_running:
             self._timer.stop()
+        if self.logic.waiting() != waiting:
+            self.detect.update()
 
     def _on_idle(self) -> None:
         self.detect.show_idle()
@@ -202,21 +210,21 @@ class ModulePanels:
         chosen = self._parameters is not None and self._parameters.inputVolume is not None
         is_current = chosen and self._parameters.inputVolume.GetID() == scan.GetID()
         nodes = self.review.show_detection(scan, outcome.detection, select_first=is_current)
-        mask = outcome.folder / "brain_mask.nii.gz"
-        if mask.is_file():
-            try:
-                scene.show_brain_mask(nodes, mask)
-            except CMBDetectorError as error:
-                notes.append(error.message)
-        shown, below = (
-            len(outcome.detection.shown()),
-            len(outcome.detection.candidates) - len(outcome.detection.shown()),
-        )
+        if outcome.mask is not None and outcome.mask.same_grid(scan_volume(scan)):
+            # In a turn of its own, so that neither is felt.
+            qt.QTimer.singleShot(0, lambda: self._show_mask(nodes, outcome.mask))
+        shown = len(outcome.detection.shown())
+        below = len(outcome.detection.candidates) - shown
         words = _("{title}: {shown} candidates to judge, {below} below the score.").format(
             title=outcome.title, shown=shown, below=below
         )
         told = list(dict.fromkeys([*outcome.detection.settings.get("notes", []), *notes]))
         self.detect.say(" ".join([words, *told]), report=True)
+
+    def _show_mask(self, nodes: CandidatesNode, mask: Volume) -> None:
+        if nodes.node is not None and nodes.scan is not None:
+            scene.show_brain_mask(nodes, mask)
+            self.detect.update()
 
     def _on_review_changed(self) -> None:
         export = getattr(self, "export", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,9 +35,8 @@ class Shown:
 class ReviewSession:
     """One reader's review of the candidates in ``nodes``; ``trouble`` is told what could not be kept on disk.
 
-    Every change goes to the log first (fsync), then to the scene. The log is made at the first change, so that looking
-    at candidates leaves nothing behind; where it cannot be written (no permission, disk full) the review goes on in
-    the scene, ``trouble`` hears the sentence, and the next change tries again.
+    Every change goes to the log first (fsync), then to the scene. Where the log cannot be written (no permission, disk
+    full) the review goes on in the scene, ``trouble`` hears the sentence, and the next change tries again.
     """
 
     def __init__(
@@ -48,6 +48,14 @@ class ReviewSession:
         self.shown = Shown(float(review.detection.settings.get("threshold", 0.5)))
         self._trouble = trouble
         self._states: dict[str, State] = {f.id: f.state for f in review.findings}
+        self._has_changed = False
+        self._is_new_log = log is None
+        if log is None:
+            # Begun before the first change, so that also this one can be undone after a crash.
+            try:
+                self.log = self._new_log()
+            except CMBDetectorError as error:
+                self._tell(error)
         review.changed.append(self._on_change)
         nodes.keep(review)
         self.refresh()
@@ -82,17 +90,18 @@ class ReviewSession:
         """Let go of the log; the scene keeps what was said."""
         if self._on_change in self.review.changed:
             self.review.changed.remove(self._on_change)
-        if self.log is not None:
-            self.log.close()
-            self.log = None
-
-    def _begin_log(self, changed: str) -> ReviewLog:
-        """Make the log, with what was known before the finding ``changed`` was touched."""
-        log = ReviewLog.create(preferences.reviews_folder(), self.nodes.key, self.review)
-        for entry in self.review.findings:
-            if entry.id != changed and (entry.is_reviewed or entry.is_moved or entry.comment):
-                log.append(entry, "carried over")
-        return log
+        log, self.log = self.log, None
+        if log is None:
+            return
+        try:
+            log.close()
+        except CMBDetectorError as error:
+            self._tell(error)
+            log.close(give_up=True)
+        if self._is_new_log and not self._has_changed:
+            # Who only looked leaves nothing behind.
+            with contextlib.suppress(OSError):
+                log.path.unlink()
 
     def _show_current(self) -> None:
         key = self.shown.current
@@ -100,19 +109,28 @@ class ReviewSession:
         self.nodes.show_current(finding, self.review, self.shown.threshold)
 
     def _on_change(self, finding: Finding, what: str) -> None:
+        self._has_changed = True
         try:
             if self.log is None:
-                self.log = self._begin_log(finding.id)
-            self.log.append(finding, what)
+                # The first line of a log holds everything known so far, this change included.
+                self.log = self._new_log()
+            else:
+                self.log.append(finding, what)
         except CMBDetectorError as error:
-            _LOGGER.warning("review log: %s", error.message)
-            self._trouble(_("Not on disk yet, only in the scene: {why}").format(why=f"{error.message} {error.hint}"))
+            self._tell(error)
         before = self._states.get(finding.id)
         self._states[finding.id] = finding.state
         self.nodes.keep(self.review)
         self.nodes.update(finding, before, self.review, self.shown.threshold)
         if finding.id == self.shown.current:
             self._show_current()
+
+    def _new_log(self) -> ReviewLog:
+        return ReviewLog.create(preferences.reviews_folder(), self.nodes.key, self.review)
+
+    def _tell(self, error: CMBDetectorError) -> None:
+        _LOGGER.warning("review log: %s", error.message)
+        self._trouble(_("Not on disk yet, only in the scene: {why}").format(why=f"{error.message} {error.hint}"))
 
 
 def start(

@@ -48,17 +48,18 @@ def from_world(
     return _transformed(node, world_mm, to_world=False)
 
 
-def write_pieces(node: slicer.vtkMRMLScalarVolumeNode, path: Path) -> Iterator[float]:
-    """Write the node's image to ``path`` (NRRD), a piece at each step; yields the fraction done.
+def write_pieces(volume: Volume, path: Path) -> Iterator[float]:
+    """Write ``volume`` to ``path`` (NRRD), a piece at each step; yields the fraction done.
 
     A scan of 150 MB would hold up the application for a quarter of a second in one go; a piece takes some 10 ms.
 
     Raises:
         OSError: it cannot be written.
     """
-    volume = scan_volume(node)
-    array = np.asarray(volume.array)
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
+    array = volume.array
+    if array.dtype == bool:
+        array = array.view(np.uint8)
+    elif array.dtype.kind in "iu" and array.dtype.itemsize == 8:
         array = array.astype(np.int32)
     # i fastest, as VTK has it: then nothing is copied.
     voxels = array.transpose(2, 1, 0)

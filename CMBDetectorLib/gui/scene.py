@@ -7,52 +7,80 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk  # noqa: N813
 import slicer
 import vtk
+from vtk.util.numpy_support import numpy_to_vtk
 
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.gui.candidates_node import MASK_ROLE, CandidatesNode, place_beside
 from CMBDetectorLib.gui.scan_node import scan_volume
-from CMBDetectorLib.volume import Volume, read_mask, write_volume
+from CMBDetectorLib.volume import Volume, from_sitk
 
 _MASK_SEGMENT = "Brain"
 
 
-def show_brain_mask(nodes: CandidatesNode, path: Path) -> None:
-    """Keep the brain mask file beside the candidates as a segmentation; it is hidden until somebody looks at it."""
+def read_own_mask(path: Path) -> Volume | None:
+    """Return the brain mask that the worker has just written (bool), ``None`` where it wrote none.
+
+    Without the checks that a file of unknown origin needs, which take as long as the reading itself.
+    """
+    if not path.is_file():
+        return None
+    mask = from_sitk(sitk.ReadImage(str(path)))
+    return mask.with_array(mask.array > 0)
+
+
+def show_brain_mask(nodes: CandidatesNode, mask: Volume) -> None:
+    """Keep ``mask`` (bool, on the scan's grid) beside the candidates as a segmentation, hidden until it is looked at.
+
+    Slicer's own import of a label map looks at every voxel for every label: half a second for a full-size scan.
+    """
     scan = nodes.scan
-    labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "brain mask")
-    try:
-        volume = scan_volume(scan)
-        mask = read_mask(path, volume, may_be_empty=True).array
-        slicer.util.updateVolumeFromArray(labels, mask.transpose(2, 1, 0).astype(np.uint8))
-        matrix = vtk.vtkMatrix4x4()
-        scan.GetIJKToRASMatrix(matrix)
-        labels.SetIJKToRASMatrix(matrix)
-        node = nodes.node.GetNodeReference(MASK_ROLE)
-        if node is None:
-            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{scan.GetName()} brain mask")
-            nodes.node.SetNodeReferenceID(MASK_ROLE, node.GetID())
-            node.CreateDefaultDisplayNodes()
-            node.GetDisplayNode().SetVisibility(False)
-            place_beside(node, scan)
-        else:
-            node.GetSegmentation().RemoveAllSegments()
-        node.SetReferenceImageGeometryParameterFromVolumeNode(scan)
-        slicer.vtkSlicerSegmentationsModuleLogic.ImportLabelmapToSegmentationNode(labels, node)
-        segmentation = node.GetSegmentation()
-        for index in range(segmentation.GetNumberOfSegments()):
-            segmentation.GetNthSegment(index).SetName(_MASK_SEGMENT)
-        node.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
-    finally:
-        slicer.mrmlScene.RemoveNode(labels)
+    node = nodes.node.GetNodeReference(MASK_ROLE)
+    if node is None:
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", f"{scan.GetName()} brain mask")
+        nodes.node.SetNodeReferenceID(MASK_ROLE, node.GetID())
+        node.CreateDefaultDisplayNodes()
+        node.GetDisplayNode().SetVisibility(False)
+        place_beside(node, scan)
+    node.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
+    node.SetReferenceImageGeometryParameterFromVolumeNode(scan)
+    segmentation = node.GetSegmentation()
+    segmentation.RemoveAllSegments()
+    image = _oriented_image(mask)
+    if image is not None:
+        segment = slicer.vtkSegment()
+        segment.SetName(_MASK_SEGMENT)
+        segment.SetColor(0.3, 0.7, 0.9)
+        name = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+        segment.AddRepresentation(name, image)
+        segmentation.AddSegment(segment)
 
 
-def brain_mask(nodes: CandidatesNode) -> Volume | None:
-    """Return the brain mask kept beside the candidates (bool, on the scan's grid), if any."""
+def _oriented_image(mask: Volume) -> slicer.vtkOrientedImageData | None:
+    """Return the part of ``mask`` that is not empty, at its place in the grid; ``None`` where all is empty."""
+    lower, upper = [], []
+    for axis in range(3):
+        inside = np.flatnonzero(mask.array.any(axis=tuple(other for other in range(3) if other != axis)))
+        if inside.size == 0:
+            return None
+        lower.append(int(inside[0]))
+        upper.append(int(inside[-1]))
+    box = tuple(slice(a, b + 1) for a, b in zip(lower, upper, strict=True))
+    voxels = np.ascontiguousarray(mask.array[box].transpose(2, 1, 0)).astype(np.uint8)
+    image = slicer.vtkOrientedImageData()
+    image.SetExtent(lower[0], upper[0], lower[1], upper[1], lower[2], upper[2])
+    image.SetGeometryFromImageToWorldMatrix(slicer.util.vtkMatrixFromArray(mask.ijk_to_ras))
+    image.GetPointData().SetScalars(numpy_to_vtk(voxels.ravel(), deep=True))
+    return image
+
+
+def brain_mask_id(nodes: CandidatesNode) -> str | None:
+    """Return the node id of the brain mask kept beside the candidates, if it is still there."""
     node = nodes.node
     mask = node.GetNodeReference(MASK_ROLE) if node is not None else None
-    return mask_volume(mask, nodes.scan) if mask is not None else None
+    return mask.GetID() if mask is not None and mask.GetSegmentation().GetNumberOfSegments() else None
 
 
 def mask_volume(node: slicer.vtkMRMLNode, scan: slicer.vtkMRMLScalarVolumeNode) -> Volume:
@@ -79,15 +107,6 @@ def mask_volume(node: slicer.vtkMRMLNode, scan: slicer.vtkMRMLScalarVolumeNode) 
     if not inside.any():
         raise BadInputError(f"The mask {node.GetName()} is empty.", "Choose a mask that covers the brain.")
     return grid.with_array(inside)
-
-
-def write_mask(node: slicer.vtkMRMLNode, scan: slicer.vtkMRMLScalarVolumeNode, path: Path) -> None:
-    """Write a mask of the scene as a file on the grid of ``scan`` for the worker.
-
-    Raises:
-        CMBDetectorError: it is empty, on another grid, or cannot be written.
-    """
-    write_volume(path, mask_volume(node, scan))
 
 
 def show_table(name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> slicer.vtkMRMLTableNode:

@@ -53,6 +53,10 @@ def _test(tell: Callable[[str], None], folder: Path) -> None:
     except CMBDetectorError as error:
         tell(f"Detection was not tested: {error.message}")
         return
+    tell("Exporting with the worker")
+    panels.export.add_to_dataset(folder / "dataset")
+    _wait(lambda: not panels.export.exporter.is_running)
+    assert list((folder / "dataset").glob("sub-*/swi/*.nii.gz")), panels.export.ui.messageLabel.text
     tell("Detecting with the worker")
     _test_detection(panels, scan)
     tell("Passed")
@@ -75,8 +79,6 @@ def _test_review(panels: object, scan: slicer.vtkMRMLScalarVolumeNode, folder: P
     panels.export.save(folder / "review.csv")
     lines = (folder / "review.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1 + len(detection.candidates)
-    panels.export.add_to_dataset(folder / "dataset")
-    assert list((folder / "dataset").glob("sub-*/swi/*.nii.gz"))
 
 
 def _test_detection(panels: object, scan: slicer.vtkMRMLScalarVolumeNode) -> None:
@@ -84,13 +86,17 @@ def _test_detection(panels: object, scan: slicer.vtkMRMLScalarVolumeNode) -> Non
     panels.detect.ui.maskCombo.setCurrentIndex(panels.detect.ui.maskCombo.findData("none"))
     panels.detect.ui.detectButton.click()
     assert panels.logic.is_running, panels.detect.ui.messageLabel.text
-    end = time.monotonic() + _LONGEST_S
-    while panels.logic.is_running and time.monotonic() < end:
-        slicer.app.processEvents()
-        time.sleep(0.01)
-    assert not panels.logic.is_running, "the worker did not end"
+    _wait(lambda: not panels.logic.is_running)
     detection = CandidatesNode.of_scan(scan).detection()
     assert detection.model["name"] != "self-test", panels.detect.ui.messageLabel.text
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + _LONGEST_S
+    while not condition():
+        assert time.monotonic() < end, "the worker did not end"
+        slicer.app.processEvents()
+        time.sleep(0.01)
 
 
 def _phantom() -> slicer.vtkMRMLScalarVolumeNode:

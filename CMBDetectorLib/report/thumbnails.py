@@ -48,8 +48,9 @@ class Thumbnail:
 
 def grey_window(scan: Volume) -> tuple[float, float]:
     """Return the intensities shown as black and white: the range of ``scan`` without its extremes."""
-    # Every third voxel along each axis tells as much about percentiles as all of them.
-    sample = scan.array[::3, ::3, ::3]
+    # A quarter of a million voxels tell as much about percentiles as all of them.
+    step = max(1, round((scan.array.size / 250_000) ** (1 / 3)))
+    sample = scan.array[::step, ::step, ::step]
     low = float(np.percentile(sample, 0.5))
     high = float(np.percentile(sample[sample >= sample.mean()], 99.0))
     return low, max(high, low + 1e-6)

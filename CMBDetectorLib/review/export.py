@@ -48,15 +48,19 @@ def write_review_table(path: Path | str, review: Review) -> None:
     write_table(path, COLUMNS, [review_row(review, finding) for finding in review.findings])
 
 
-def write_review_markups(path: Path | str, review: Review, name: str = "Microbleed review") -> None:
+def write_review_markups(
+    path: Path | str, review: Review, name: str = "Microbleed review", threshold: float | None = None
+) -> None:
     """Write one locked point list called ``name`` with every finding but the removed ones.
 
-    Accepted ones are selected (bright in Slicer); candidates below the threshold that nobody judged are not drawn.
+    Accepted ones are selected (bright in Slicer); candidates that nobody judged with a score below ``threshold`` (by
+    default that of the detection) are not drawn.
 
     Raises:
         OutputError: it cannot be written.
     """
-    threshold = float(review.detection.settings["threshold"])
+    if threshold is None:
+        threshold = float(review.detection.settings["threshold"])
     points = [
         MarkupPoint(
             finding.id,
@@ -71,13 +75,15 @@ def write_review_markups(path: Path | str, review: Review, name: str = "Microble
     write_point_list(path, points, name)
 
 
-def write_review(path: Path | str, review: Review) -> None:
+def write_review(path: Path | str, review: Review, threshold: float | None = None) -> None:
     """Write the whole review as JSON (schema 1): scan, model, settings, summary (also as text) and all findings.
+
+    The summary is at ``threshold`` of the score, by default that of the detection.
 
     Raises:
         OutputError: it cannot be written.
     """
-    summary = summarise(review)
+    summary = summarise(review, threshold)
     findings = [
         {"number": review.number(finding.id), **finding.as_json(), "size_class": size_class(finding.diameter_mm)}
         for finding in review.findings

@@ -58,6 +58,7 @@ def export_dataset(
     suffix: Literal["swi", "SWI", "T2starw"] = "swi",
     replace: bool = False,
     log: Path | str | None = None,
+    threshold: float | None = None,
 ) -> Exported:
     """Add the reviewed scan with the scan key ``key`` to the BIDS dataset ``folder``, or bring it up to date there.
 
@@ -65,7 +66,8 @@ def export_dataset(
     any text of the old header; "reference" makes a link to the NIfTI ``scan_file``, whose path can be read from the
     link. Accepted places become microbleeds and rejected ones mimics (RAS mm); unsure and unreviewed ones neither.
     ``brain_mask`` (above 0 inside) lies on the grid of the scan; without it one exported earlier stays. ``log`` is the
-    file of the review log, whose checksum is noted. Comments are not exported.
+    file of the review log, whose checksum is noted. Whether the review is complete is told at ``threshold`` of the
+    score, by default that of the detection. Comments are not exported.
 
     Raises:
         BadInputError: the scan or mask is not that of the review, or cannot be referenced.
@@ -80,7 +82,7 @@ def export_dataset(
         raise BadInputError("The brain mask lies on another grid than the scan.", "Make the mask on the scan itself.")
     subject = "sub-" + sha256(f"subject {key}".encode()).hexdigest()[:8]
     place = folder / subject / _FOLDERS[suffix] / f"{subject}_{suffix}{ending}"
-    described = _provenance(review, key, None if log is None else Path(log))
+    described = _provenance(review, key, None if log is None else Path(log), threshold)
     try:
         _check_folder(folder, subject, source)
     except OSError as error:
@@ -135,8 +137,8 @@ def _point(finding: Finding) -> bids.Point:
     )
 
 
-def _provenance(review: Review, key: str, log: Path | None) -> dict[str, Any]:
-    summary = summarise(review)
+def _provenance(review: Review, key: str, log: Path | None, threshold: float | None) -> dict[str, Any]:
+    summary = summarise(review, threshold)
     times = sorted(finding.judged_at for finding in review.findings if finding.judged_at)
     return {
         "schema": SCHEMA,

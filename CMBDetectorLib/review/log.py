@@ -178,7 +178,7 @@ def read_review(path: Path | str) -> Review:
     Raises:
         BadInputError: it is missing, cannot be read, or its header is damaged.
     """
-    return _read(Path(path)).review()
+    return read_log(Path(path)).review()
 
 
 def resume(path: Path | str, now: Callable[[], str] = utc_now) -> tuple[Review, ReviewLog]:
@@ -201,7 +201,7 @@ def resume(path: Path | str, now: Callable[[], str] = utc_now) -> tuple[Review, 
     if not free:
         raise OutputError(f"This review is open in another window ({lock.holder()}).", "Close it there first.")
     try:
-        recorded = _read(path)
+        recorded = read_log(path)
         sequence = recorded.changes[-1].sequence + 1 if recorded.changes else 1
         return recorded.review(), ReviewLog(path, lock, sequence, now)
     except BaseException:
@@ -209,7 +209,13 @@ def resume(path: Path | str, now: Callable[[], str] = utc_now) -> tuple[Review, 
         raise
 
 
-def _read(path: Path) -> Recorded:
+def read_log(path: Path | str) -> Recorded:
+    """Return what a log holds, without opening it for writing.
+
+    Raises:
+        BadInputError: it is missing, cannot be read, or its header is damaged.
+    """
+    path = Path(path)
     try:
         return read_records(path.read_bytes(), path.name)
     except OSError as error:
@@ -219,7 +225,7 @@ def _read(path: Path) -> Recorded:
 
 def _describe(path: Path) -> FoundReview:
     try:
-        recorded = _read(path)
+        recorded = read_log(path)
     except BadInputError as error:
         return FoundReview(path, problem=error.message)
     review, detection = recorded.review(), recorded.detection

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from CMBDetectorLib import __version__
-from CMBDetectorLib.candidate import Candidate, Detection
+from CMBDetectorLib.candidate import Detection
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.review.finding import Finding
 from CMBDetectorLib.review.review import Review
@@ -46,6 +46,11 @@ class Recorded:
     damaged: int
 
     @property
+    def key(self) -> str:
+        """The key of the scan that was reviewed."""
+        return str(self.header["scan_key"])
+
+    @property
     def last_change(self) -> str:
         """When the last change was made, or the review started (ISO 8601, UTC)."""
         return self.changes[-1].time if self.changes else str(self.header["started"])
@@ -61,7 +66,7 @@ class Recorded:
 
 def header_line(key: str, review: Review, started: str) -> bytes:
     """Return the first line of the log of ``review``, a review of the scan ``key`` begun at ``started``."""
-    detection = {**vars(review.detection), "candidates": [asdict(c) for c in review.detection.candidates]}
+    detection = review.detection.as_json()
     header = {"schema": SCHEMA, "program": f"cmbdetector {__version__}", "scan_key": key, "reader": review.reader}
     return _line({**header, "started": started, "detection": detection, "findings": review.as_json()})
 
@@ -123,15 +128,9 @@ def _header(contents: list[dict[str, Any]], name: str) -> tuple[dict[str, Any], 
             header[entry]
         for data in header["findings"]:
             Finding.from_json(data)
-        return header, _detection(header["detection"])
+        return header, Detection.from_json(header["detection"])
     except (StopIteration, KeyError, TypeError, ValueError) as error:
         raise BadInputError(
             f"The review {name} cannot be resumed: its first line is damaged.",
             "Start a new review, or restore the file from a backup.",
         ) from error
-
-
-def _detection(data: dict[str, Any]) -> Detection:
-    candidates = [Candidate(**{**c, "ras_mm": tuple(c["ras_mm"])}) for c in data["candidates"]]
-    float(data["settings"]["threshold"])
-    return Detection(**{**data, "candidates": candidates})

@@ -164,7 +164,7 @@ class Review:
         """Repeat a change that :attr:`changed` told in an earlier sitting, undo history included; no listener is told.
 
         Where the history does not lead to ``finding`` (changes in between were lost) it is forgotten, so that undo
-        ends there; ``finding`` counts in any case.
+        ends there; ``finding`` counts in any case. What changes nothing is no step of the history.
         """
         before = self._findings.get(finding.id)
         self._number.setdefault(finding.id, max(self._number.values(), default=0) + 1)
@@ -177,7 +177,7 @@ class Review:
                 self._forget_history()
         elif before is None and what != "add":
             self._forget_history()
-        else:
+        elif before is None or before.as_json() != finding.as_json():
             self._done.append((before, finding))
             self._undone.clear()
         self._findings[finding.id] = finding

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
@@ -46,24 +47,36 @@ def worker() -> Callable[..., Run]:
     return run_worker
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """Return the folder ``name`` that ``make`` fills, made by the first test process that asks and shared by all."""
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder = root / "shared" / name
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            make(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BIDS dataset of four simulated crops with 12 microbleeds."""
+    """A BIDS dataset of four simulated crops with 12 microbleeds; nobody writes into it."""
     pytest.importorskip("nilearn", reason="the simulator needs nilearn")
     from CMBDetectorLib.simulation.dataset import simulate_dataset
 
-    folder = tmp_path_factory.mktemp("data") / "crops"
-    simulate_dataset(folder, 4, 7, "crop", 12)
-    return folder
+    return made_once(tmp_path_factory, "crops", lambda folder: simulate_dataset(folder, 4, 7, "crop", 12))
 
 
 @pytest.fixture(scope="session")
 def tiny_model(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of tiny networks, trained by the real command on :func:`crops`."""
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    run = run_worker("train", crops, "--output", folder, "--tiny", "--epochs", 3, "--steps", 20, "--seed", 1)
-    assert run.code == 0, run.stderr[-2000:]
-    return folder
+    """A bundle of tiny networks, trained by the real command on :func:`crops`; nobody writes into it."""
+
+    def train(folder: Path) -> None:
+        run = run_worker("train", crops, "--output", folder, "--tiny", "--epochs", 3, "--steps", 20, "--seed", 1)
+        assert run.code == 0, run.stderr[-2000:]
+
+    return made_once(tmp_path_factory, "tiny", train)
 
 
 @pytest.fixture

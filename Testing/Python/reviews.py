@@ -29,10 +29,14 @@ KEY = "0123456789abcdef"
 def detection(
     places=((1.0, 2.0, 3.0), (-10.5, 20.25, 7.125), (30.0, -40.0, 50.0)), threshold=0.5, **model
 ) -> Detection:
-    """A detection with a candidate at each of ``places``, of falling score: 0.9, 0.8, …"""
+    """A detection with a candidate at each of ``places``, of falling score: 0.9, 0.8, … (rounded as on disk)."""
     candidates = [
         Candidate(
-            candidate_id(place), tuple(place), 0.95 - number / 100, max(0.9 - number / 10, 0.0), 2.0 + 3.1 * number
+            candidate_id(place),
+            tuple(place),
+            round(0.95 - number / 100, 4),
+            round(max(0.9 - number / 10, 0.0), 4),
+            round(2.0 + 3.1 * number, 2),
         )
         for number, place in enumerate(places)
     ]

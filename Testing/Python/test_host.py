@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import os
+import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -40,6 +45,7 @@ def middle(host, view: str) -> int:
 
 
 def test_properties_are_attributes(host):
+    import ctk
     import qt
 
     button = qt.QPushButton("one")
@@ -53,10 +59,9 @@ def test_properties_are_attributes(host):
         button.width = 5
     with pytest.raises(AttributeError, match="no attribute 'enabeld'"):
         button.enabeld = True
+    section = ctk.ctkCollapsibleButton()
     with pytest.raises(AttributeError, match="no attribute 'collaped'"):
-        import ctk
-
-        ctk.ctkCollapsibleButton().collaped = True
+        section.collaped = True
 
 
 def test_a_python_subclass_may_have_attributes_and_overrides(host):
@@ -67,7 +72,7 @@ def test_a_python_subclass_may_have_attributes_and_overrides(host):
             super().__init__()
             self.mine = 3
 
-        def sizeHint(self):  # noqa: N802
+        def sizeHint(self):
             return qt.QSize(321, 20)
 
     label = Wide()
@@ -145,19 +150,19 @@ def test_header_views_lists_and_shortcuts_connect(host):
     assert (table.rowCount, table.item(0, 0).text(), sections) == (2, "cell", [1])
 
 
-def test_file_dialogs_return_the_path_alone(host, monkeypatch, tmp_path):
+def test_file_dialogs_answer_with_the_path_alone_and_never_block_a_test(host, monkeypatch):
     import qt
+    from SlicerHost import pythonqt
 
-    def choose():
-        dialog = next(found for found in host.app.topLevelWidgets() if isinstance(found, qt.QFileDialog))
-        dialog.selectFile(str(tmp_path / "report.csv"))
-        dialog.accept()
+    with pytest.raises(RuntimeError, match="nobody would answer"):
+        qt.QFileDialog.getSaveFileName(host.window, "Save")
 
-    qt.QTimer.singleShot(50, choose)
-    options = qt.QFileDialog.DontUseNativeDialog
-    assert qt.QFileDialog.getSaveFileName(host.window, "Save", str(tmp_path), "*.csv", "", options).endswith(
-        "report.csv"
-    )
+    class Dialog:
+        ask = staticmethod(lambda: ("report.csv", "*.csv"))
+
+    pythonqt._ask_as_pythonqt(Dialog, "ask")
+    monkeypatch.setattr(host.app, "_testing", False)
+    assert Dialog.ask() == "report.csv"
 
 
 # ---- scene and views
@@ -248,13 +253,15 @@ def test_the_scene_is_saved_closed_and_loaded(host, scan, tmp_path):
     points = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "points")
     points.AddControlPoint([1, 2, 3], "first")
     tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    slicer.mrmlScene.RemoveNode(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsLineNode", "gone"))
+    assert [tree.GetItemName(item) for item in slicer.util.getSubjectHierarchyItemChildren()] == ["ball", "points"]
     study = tree.CreateStudyItem(tree.GetSceneItemID(), "study")
     tree.SetItemParent(tree.GetItemByDataNode(node), study)
     assert slicer.util.saveNode(points, str(tmp_path / "points.mrk.json"))
     assert slicer.util.saveScene(str(tmp_path / "scene.mrml"))
     host.close_scene()
     assert slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") == []
-    assert slicer.util.loadScene(str(tmp_path / "scene.mrml"))
+    slicer.util.loadScene(str(tmp_path / "scene.mrml"))
     loaded = slicer.util.getNode("points")
     assert loaded.GetNthControlPointLabel(0) == "first"
     tree = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
@@ -300,6 +307,67 @@ def test_blocking_is_measured(host):
         host.wait_until(lambda: False, timeout_s=0.05)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the lock can be kept on Linux only")
+def test_a_thread_can_be_made_to_starve_as_it_does_in_slicer(host):
+    import qt
+
+    steps, stop = [], threading.Event()
+
+    def work():
+        while not stop.wait(0.001):
+            steps.append(1)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        host.wait(0.3)
+        free = len(steps)
+        with host.interpreter_held():
+            host.wait(0.3)
+            starved = len(steps) - free
+            timer = qt.QTimer()
+            timer.connect("timeout()", lambda: time.sleep(0.001))
+            timer.start(5)
+            host.wait(0.3)
+            timer.stop()
+            ticked = len(steps) - free - starved
+    finally:
+        stop.set()
+        thread.join()
+    assert starved < 20 < ticked
+    assert free > 50
+
+
+def test_qt_in_another_thread_is_reported(host):
+    import qt
+
+    label = qt.QLabel("x")
+
+    def touch():
+        with pytest.raises(RuntimeError):
+            label.text += "y"
+
+    def in_a_thread():
+        with host.no_slot_errors():
+            thread = threading.Thread(target=touch)
+            thread.start()
+            thread.join()
+
+    with pytest.raises(AssertionError, match="other than the main one"):
+        in_a_thread()
+
+
+def test_the_program_writes_a_picture_of_the_window(application, scan, tmp_path):
+    picture = tmp_path / "folder" / "window.png"
+    command = [sys.executable, "-m", "SlicerHost", "--module", str(EXAMPLE)]
+    env = {**os.environ, "PYTHONPATH": str(EXAMPLE.parents[2])}
+    done = subprocess.run([*command, str(scan), "--screenshot", str(picture)], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert picture.stat().st_size > 10_000
+    done = subprocess.run([*command, "absent.nii", "--screenshot", "x"], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip()) == (2, "there is no file absent.nii")
+
+
 def test_sample_data_is_registered(host):
     import SampleData
 
@@ -327,7 +395,7 @@ def test_a_module_lives_as_in_the_application(host, example):
     host.click(example.ui.applyButton)
     again = host.reload_module()
     assert again is not example is not host.widget
-    assert again.calls[0] == "setup"
+    assert again.calls == ["setup"]
     assert example.calls == ["setup", "enter", "exit", "enter", "apply", "cleanup"]
     host.unload_module()
     assert again.calls[-2:] == ["exit", "cleanup"]
@@ -470,6 +538,18 @@ def test_a_ui_file_with_unknown_parts_is_refused(host, tmp_path):
         path.write_text(text.replace(old, new), encoding="utf-8")
         with pytest.raises((RuntimeError, ValueError), match=message):
             slicer.util.loadUI(str(path))
+
+
+def test_nothing_of_a_closed_scene_is_kept(host, scan):
+    gone = []
+    widget = host.load_module(EXAMPLE)
+    node = host.load_volume(scan)
+    node.AddObserver("DeleteEvent", lambda *_: gone.append("volume"))
+    widget.parameters.volume = node
+    del node, widget
+    host.reset()
+    gc.collect()
+    assert set(gone) == {"volume"}
 
 
 def test_misspelt_facts_about_a_module_are_refused(host, tmp_path):

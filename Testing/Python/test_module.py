@@ -187,7 +187,7 @@ def test_several_scans_wait_for_their_turn(host, panels, crops, tiny_model):
     parameters.inputVolume = second
     host.process_events()
     host.click(ui.queueButton)
-    assert ui.queueList.count == 1
+    host.wait_until(lambda: ui.queueList.count == 1, 5)
     assert not ui.queueButton.enabled
     host.wait_until(lambda: not panels.logic.is_running, 240)
     assert record_node(first).GetNumberOfControlPoints() > 0
@@ -556,6 +556,8 @@ def test_export_by_clicks(host, panels, tmp_path, monkeypatch):
     ui.folderEdit.text = str(tmp_path / "local")
     for _ in range(2):
         host.click(ui.datasetButton)
+        host.wait_until(lambda: not panels.export.exporter.is_running, 30)
+        assert "3 microbleeds and 1 mimics" in ui.messageLabel.text
     cases = read_dataset(tmp_path / "local")
     assert len(cases) == 1, "exporting again updates"
     np.testing.assert_allclose(
@@ -610,16 +612,14 @@ def test_every_control_has_a_tip(host, panels):
 def test_the_sample_is_registered_and_made_in_the_background(host, panels):
     import qt
     import SampleData
-    import slicer
 
     qt.QSettings().setValue("CMBDetector/SampleProtocol", "crop")
-    source = slicer.modules.sampleDataSources["CMBDetector"][0]
+    source = SampleData.sources["CMBDetector"][0]
     source.customDownloader(source)
     assert panels.logic.is_running
     host.wait_until(lambda: not panels.logic.is_running, 120)
     assert panels.detect.scan is not None, panels.detect.ui.messageLabel.text
     assert panels.detect.scan.GetName() == "Simulated SWI"
-    assert SampleData is not None
 
 
 def test_two_scans_keep_their_own_reviews(host, panels):

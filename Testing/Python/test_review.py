@@ -115,6 +115,12 @@ def test_findings_refuse_what_is_none():
             Finding.from_json(data)
 
 
+def test_repeating_what_is_so_already_is_no_step():
+    of = review()
+    of.replay(of.findings[0], "carried over")
+    assert not of.can_undo
+
+
 class AnySitting(RuleBasedStateMachine):
     """Whatever a reader does, and whenever the program is closed in between, the log gives it back."""
 

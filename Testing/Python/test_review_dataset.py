@@ -116,6 +116,9 @@ def test_exporting_again_updates(tmp_path, plain):
     assert export_dataset(folder, of, plain, key) == first
     assert files(folder) == there
     assert len(read_points(first.points)) == 3
+    for threshold, complete in ((None, True), (0.5, False)):
+        export_dataset(folder, of, plain, key, threshold=threshold)
+        assert json.loads(first.review.read_text())["complete"] is complete
     other = export_dataset(folder, of, plain, key, suffix="T2starw")
     assert other.scan.parent.name == "anat"
     assert [case.scan for case in read_dataset(folder)] == [other.scan]

@@ -77,6 +77,11 @@ def test_the_whole_review_as_json(tmp_path):
     assert data["summary"]["text"].endswith("Not for clinical use.")
     assert [f["number"] for f in data["findings"]] == [1, 2, 3, 4, 6]
     assert data["findings"][0]["state"] == "accepted"
+    write_review(tmp_path / "review.json", of, 0.5)
+    assert json.loads((tmp_path / "review.json").read_text(encoding="utf-8"))["summary"]["not_reviewed"] == 1
+    write_review_markups(tmp_path / "r.mrk.json", of, threshold=0.5)
+    (node,) = json.loads((tmp_path / "r.mrk.json").read_text())["markups"]
+    assert all(point["visibility"] for point in node["controlPoints"])
     blocked = tmp_path / "file"
     blocked.write_text("")
     for write in (write_review, write_review_markups, write_review_table):

@@ -20,6 +20,7 @@ import vtk
 from . import i18n, sample_data, scene, scripted, slots
 from .application import Application
 from .gaps import Gaps
+from .interpreter_lock import HeldLoop
 from .layout import LayoutManager
 from .modules import ModuleManager, qSlicerScriptedLoadableModule, qSlicerScriptedLoadableModuleWidget
 from .mrml_widgets import qMRMLNodeComboBox, qMRMLWidget
@@ -49,6 +50,7 @@ class Host:
         self.layout = LayoutManager(self._world, self.window.views())
         self.app.setLayoutManager(self.layout)
         self._running = True
+        self._held: HeldLoop | None = None
         self.window.show()
         self.window.activateWindow()
         self.process_events()
@@ -81,13 +83,26 @@ class Host:
                 return met
             if time.monotonic() > end:
                 raise TimeoutError(f"not met within {timeout_s} s")
-            self.app.processEvents(qt.QEventLoop.AllEvents, 20)
-            time.sleep(0.002)
+            if self._held is not None:
+                # Every look at the condition lets other threads run for a moment: look rarely.
+                self._held.run(100)
+            else:
+                self.app.processEvents(qt.QEventLoop.AllEvents, 20)
+                time.sleep(0.002)
 
     def wait(self, seconds: float) -> None:
         """Run the event loop for a while."""
         end = time.monotonic() + seconds
         self.wait_until(lambda: time.monotonic() >= end, seconds + 1)
+
+    @contextmanager
+    def interpreter_held(self) -> Iterator[None]:
+        """Wait as Slicer does meanwhile: other threads run only while the main thread executes Python."""
+        self._held = HeldLoop()
+        try:
+            yield
+        finally:
+            self._held = None
 
     @contextmanager
     def main_thread_gaps(self) -> Iterator[Gaps]:

@@ -126,10 +126,11 @@ class qSlicerScriptedLoadableModuleWidget(qMRMLWidget):
         return self._entered
 
     def reload(self) -> None:
-        """Build the panel anew, after ``slicer.util.reloadScriptedModule`` has cleared it."""
+        """Build the panel anew, after ``slicer.util.reloadScriptedModule`` has cleared it.
+
+        Slicer calls ``setup`` and not ``enter``, although the user is still there.
+        """
         self.build()
-        if self._entered:
-            self._call("enter")
 
 
 class ModuleManager(qt.QObject):

@@ -11,6 +11,13 @@ from PySide6.QtCore import Property, Signal
 from vtkmodules.vtkCommonCore import vtkCommand
 
 
+def _release(observed: list[tuple[Any, int]]) -> None:
+    """Remove the observers and empty the list."""
+    for source, tag in observed:
+        source.RemoveObserver(tag)
+    observed.clear()
+
+
 class qMRMLWidget(qt.QWidget):
     """A widget that hands the scene on to its children."""
 
@@ -49,7 +56,11 @@ class qMRMLNodeComboBox(qMRMLWidget):
         self._base_name, self._none_display, self._select_created = "", "None", True
         self._ids: list[str | None] = []
         self._current: str | None = None
-        self._observed: list[tuple[Any, int]] = []
+        self._watching: list[tuple[Any, int]] = []
+        self._named: list[tuple[Any, int]] = []
+        # Observers keep this object alive, and this object the nodes: nothing else would end that.
+        watching, named = self._watching, self._named
+        self.connect("destroyed()", lambda: (_release(watching), _release(named)))
         self._combo = qt.QComboBox()
         row = qt.QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
@@ -61,13 +72,11 @@ class qMRMLNodeComboBox(qMRMLWidget):
         """Offer the nodes of ``scene``."""
         if scene is self._scene:
             return
-        for node, tag in self._observed:
-            node.RemoveObserver(tag)
-        self._observed = []
+        _release(self._watching)
         if scene is not None:
             kind = slicer.vtkMRMLScene
             events = (kind.NodeAddedEvent, kind.NodeRemovedEvent, kind.EndBatchProcessEvent, kind.EndCloseEvent)
-            self._observed = [(scene, scene.AddObserver(event, self._on_scene)) for event in events]
+            self._watching += [(scene, scene.AddObserver(event, self._on_scene)) for event in events]
         super().setMRMLScene(scene)
         self._refresh()
 
@@ -97,10 +106,8 @@ class qMRMLNodeComboBox(qMRMLWidget):
     def _refresh(self) -> None:
         """Fill the list anew and keep the selection while its node exists."""
         nodes = self._nodes()
-        for node, tag in self._observed[4:]:
-            node.RemoveObserver(tag)
-        watched = [(node, node.AddObserver(vtkCommand.ModifiedEvent, self._on_renamed)) for node in nodes]
-        self._observed = [*self._observed[:4], *watched]
+        _release(self._named)
+        self._named += [(node, node.AddObserver(vtkCommand.ModifiedEvent, self._on_renamed)) for node in nodes]
         none = [None] if self._flags["none"] else []
         self._ids = [*none, *(node.GetID() for node in nodes)]
         blocked = self._combo.blockSignals(True)

@@ -43,6 +43,18 @@ class Link:
             self._slot = None
 
 
+class NumberLink(Link):
+    """A widget for real numbers, which may show an integer."""
+
+    def __init__(self, widget: Any, kind: type) -> None:
+        super().__init__(widget, "valueChanged(double)", "value")
+        self._kind = kind
+
+    def read(self) -> float:
+        """The number that is shown."""
+        return self._kind(self.widget.value)
+
+
 class ChoiceLink(Link):
     """A combo box that is filled with the possible values."""
 
@@ -114,9 +126,9 @@ def link(widget: Any, annotated: Any) -> Link:
     if kind is int and cls in (qt.QSlider, qt.QSpinBox):
         _limit(widget, annotations, (-(2**31), 2**31 - 1), bounded=cls is qt.QSlider)
         return Link(widget, "valueChanged(int)", "value")
-    if kind is float and cls in (qt.QDoubleSpinBox, ctk.ctkSliderWidget):
+    if kind in (int, float) and cls in (qt.QDoubleSpinBox, ctk.ctkSliderWidget):
         _limit(widget, annotations, (float("-inf"), float("inf")), bounded=cls is ctk.ctkSliderWidget)
-        return Link(widget, "valueChanged(double)", "value")
+        return NumberLink(widget, kind)
     if cls is qt.QComboBox and isinstance(kind, type) and issubclass(kind, Enum):
         label = getattr(kind, "label", lambda member: member.name)
         return ChoiceLink(widget, list(kind), [label(member) for member in kind])

@@ -14,7 +14,6 @@ from . import slots
 
 # Virtual in C++: PySide6 looks for an override in Python and must go on finding a method.
 _METHODS = {"sizeHint", "minimumSizeHint", "duration"}
-# PySide6 declares these on its classes, and plain Python classes must not be confused with them.
 _NATIVE = ("PySide6.", "Shiboken")
 
 
@@ -25,25 +24,22 @@ class QtProperty:
         self.name, self.writable = name, writable
         self.original = owner.__dict__.get(name)
         capital = name[0].upper() + name[1:]
-        self.setter = getattr(owner, f"set{capital}", None)
-        same = getattr(owner, name, None) if self.original is None else self.original
-        self.getter = getattr(owner, f"is{capital}", None) if isinstance(same, (QtProperty, type(None))) else same
-        if isinstance(self.original, staticmethod) or name == "singleShot":
-            self.getter = getattr(owner, f"is{capital}", None)
+        self.setter = f"set{capital}" if hasattr(owner, f"set{capital}") else ""
+        # Not QTimer.singleShot, which is a static method, where there is QTimer.isSingleShot.
+        self.getter = getattr(owner, f"is{capital}", self.original)
 
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:
             return self.original.__get__(None, owner) if hasattr(self.original, "__get__") else self
         if self.getter is None:
             return instance.property(self.name)
-        bound = self.getter.__get__(instance, owner) if hasattr(self.getter, "__get__") else self.getter
-        return bound()
+        return self.getter.__get__(instance, owner)()
 
     def __set__(self, instance: Any, value: Any) -> None:
         if not self.writable:
             raise AttributeError(f"property {self.name!r} of {type(instance).__name__} cannot be set")
-        if self.setter is not None:
-            getattr(instance, self.setter.__name__)(value)
+        if self.setter:
+            getattr(instance, self.setter)(value)
         elif not instance.setProperty(self.name, value):
             raise TypeError(f"{value!r} is no value for {type(instance).__name__}.{self.name}")
 
@@ -118,12 +114,16 @@ def _quiet(kind: QtCore.QtMsgType, _: Any, text: str) -> None:
         print(f"Qt {kind.name}: {text}", file=sys.stderr)
 
 
-def _first_only(cls: type, name: str) -> None:
-    """PythonQt's file dialogs return the path alone, PySide6's the filter, too."""
+def _ask_as_pythonqt(cls: type, name: str) -> None:
+    """PythonQt's file dialogs return the path alone, PySide6's the filter, too; tests have nobody to answer them."""
     plain = getattr(cls, name)
 
     def ask(*given: Any, **options: Any) -> Any:
-        return plain(*given, **options)[0]
+        application = QtWidgets.QApplication.instance()
+        if application is not None and application.testingEnabled():
+            raise RuntimeError(f"nobody would answer QFileDialog.{name} in a test: replace it there")
+        answer = plain(*given, **options)
+        return answer[0] if isinstance(answer, tuple) else answer
 
     setattr(cls, name, staticmethod(ask))
 
@@ -141,10 +141,10 @@ def build() -> ModuleType:
         add_properties(cls)
         if cls is not QObject:
             cls.__setattr__ = _set_attribute
-        if hasattr(cls, "exec") and not hasattr(cls, "exec_"):
+        if "exec" in vars(cls):
             cls.exec_ = cls.exec
-    for name in ("getOpenFileName", "getSaveFileName", "getOpenFileNames"):
-        _first_only(QtWidgets.QFileDialog, name)
+    for name in ("getOpenFileName", "getSaveFileName", "getOpenFileNames", "getExistingDirectory"):
+        _ask_as_pythonqt(QtWidgets.QFileDialog, name)
     QtCore.qInstallMessageHandler(_quiet)
     QObject.name = _Alias()
     QObject.className = _class_name

@@ -8,6 +8,8 @@ from pathlib import Path
 import slicer
 from vtkmodules.vtkCommonCore import vtkCollection
 
+from .subject_hierarchy import SubjectHierarchyKeeper
+
 #: The modules whose real logic the wheel has, by the name under which ``slicer.modules`` offers them.
 LOGICS = {
     "Colors": "vtkSlicerColorLogic",
@@ -41,6 +43,7 @@ class SceneWorld:
     application_logic: slicer.vtkSlicerApplicationLogic
     logics: dict[str, slicer.vtkMRMLAbstractLogic] = field(default_factory=dict)
     slice_logics: vtkCollection = field(default_factory=vtkCollection)
+    keeper: SubjectHierarchyKeeper | None = None
 
 
 def build(home: Path, temporary: Path) -> SceneWorld:
@@ -77,6 +80,7 @@ def build(home: Path, temporary: Path) -> SceneWorld:
     link.SetMRMLApplicationLogic(application)
     link.SetMRMLScene(scene)
     world.logics["SliceLink"] = link
+    world.keeper = SubjectHierarchyKeeper(scene)
     slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
     return world
 

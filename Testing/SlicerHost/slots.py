@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from threading import get_ident, main_thread
 from types import FunctionType, MethodType, TracebackType
 from typing import Any
 
@@ -15,6 +16,7 @@ import shiboken6
 from PySide6.QtCore import QMetaMethod, QObject, SignalInstance
 
 _raw_getattribute = QObject.__getattribute__
+_MAIN_THREAD = main_thread().ident
 
 
 @dataclass
@@ -193,6 +195,11 @@ class BoundSignal:
 
 
 def _getattribute(self: QObject, name: str) -> Any:
+    if get_ident() != _MAIN_THREAD:
+        # Slicer may crash, at once or later.
+        error = RuntimeError(f"{type(self).__name__}.{name} used in a thread other than the main one")
+        errors.add(error)
+        raise error
     if name in ("connect", "disconnect"):
         own = connect if name == "connect" else disconnect
         plain = _raw_getattribute(self, name)

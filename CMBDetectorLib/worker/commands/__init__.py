@@ -3,6 +3,6 @@
 ``run(options, listener)`` returns the data of the result event and the text for a terminal.
 """
 
-from CMBDetectorLib.worker.commands import convert, detect, evaluate, models, preprocess, simulate, train
+from CMBDetectorLib.worker.commands import convert, detect, evaluate, export, models, preprocess, simulate, train
 
-COMMANDS = (detect, preprocess, simulate, train, evaluate, convert, models)
+COMMANDS = (detect, preprocess, simulate, train, evaluate, export, convert, models)
