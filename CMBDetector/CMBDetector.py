@@ -78,6 +78,7 @@ class CMBDetectorWidget(ScriptedLoadableModuleWidget):
     def __init__(self, parent=None):
         self.panels = None
         self.logic = None
+        self._is_entered = False
         super().__init__(parent)
 
     def setup(self):
@@ -90,10 +91,12 @@ class CMBDetectorWidget(ScriptedLoadableModuleWidget):
         slicer.app.connect("aboutToQuit()", self._quit)
 
     def enter(self):
+        self._is_entered = True
         if self.panels is not None:
             self.panels.enter()
 
     def exit(self):
+        self._is_entered = False
         if self.panels is not None:
             self.panels.exit()
 
@@ -108,6 +111,9 @@ class CMBDetectorWidget(ScriptedLoadableModuleWidget):
         for name in [name for name in sys.modules if name.split(".")[0] == "CMBDetectorLib"]:
             del sys.modules[name]
         super().onReload()
+        # Slicer makes the new panel, but does not tell it that the user is looking at it.
+        if self._is_entered:
+            slicer.util.getModuleWidget(self.moduleName).enter()
 
 
 class CMBDetectorLogic(ScriptedLoadableModuleLogic):

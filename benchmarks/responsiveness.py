@@ -54,20 +54,30 @@ def _reference(host: object) -> None:
 
 
 def _detection(host: object, panels: object) -> None:
+    from SlicerHost.gaps import Gaps
+
     ui = panels.detect.ui
     ui.maskCombo.setCurrentIndex(ui.maskCombo.findData("simple"))
     click = _timed(ui.detectButton.click)
     _show("click on Detect", click, click, "")
     began = time.monotonic()
-    with host.main_thread_gaps() as gaps:
-        while panels.review.session is None and ui.progressBar.value < 990:
-            host.wait(0.1)
+    running, showing = Gaps(), Gaps()
+    finish = panels.logic._finish
+
+    def at_result(*given: object) -> object:
+        running.stop()
+        showing.start()
+        return finish(*given)
+
+    panels.logic._finish = at_result
+    running.start()
+    host.wait_until(lambda: not panels.logic.is_running, 600)
+    host.wait(1)
+    showing.stop()
+    panels.logic._finish = finish
     took = f"{time.monotonic() - began:.0f} s"
-    _show("standing still while the worker ran", gaps.longest_s, statistics.median(gaps.gaps), took)
-    with host.main_thread_gaps() as gaps:
-        host.wait_until(lambda: not panels.logic.is_running, 60)
-        host.wait(1)
-    _show("standing still when its result came", gaps.longest_s, statistics.median(gaps.gaps), "")
+    _show("standing still while the worker ran", running.longest_s, statistics.median(running.gaps), took)
+    _show("standing still when its result came", showing.longest_s, statistics.median(showing.gaps), "")
     print("   ", panels.detect.ui.messageLabel.text)
 
 

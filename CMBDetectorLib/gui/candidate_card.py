@@ -181,8 +181,8 @@ def _picture_texts() -> dict[str, str]:
 def _pixmap(picture: Picture) -> qt.QPixmap:
     """Return a picture with letters at its edges and marks that point to its centre, which stays free."""
     pixmap = qt.QPixmap()
-    # PNG bytes are what PythonQt takes without a copy pixel by pixel.
-    pixmap.loadFromData(qt.QByteArray(encode_png(picture.pixels)))
+    # PNG bytes are what PythonQt takes without a copy pixel by pixel; its QByteArray(bytes) ends at the first zero.
+    pixmap.loadFromData(encode_png(picture.pixels))
     width, height = pixmap.width(), pixmap.height()
     painter = qt.QPainter()
     painter.begin(pixmap)

@@ -16,7 +16,7 @@ import vtk
 from CMBDetectorLib.candidate import Detection
 from CMBDetectorLib.gui import scan_node
 from CMBDetectorLib.gui.state_style import STATE_STYLES
-from CMBDetectorLib.review.finding import Finding, State
+from CMBDetectorLib.review.finding import Finding, Position, State
 from CMBDetectorLib.review.review import Review
 
 SCAN_ROLE = "CMBDetector.Scan"
@@ -39,6 +39,7 @@ class CandidatesNode:
     def __init__(self, node_id: str) -> None:
         self.node_id = node_id
         self._current: str | None = None
+        self._ring_at: Position | None = None
 
     @classmethod
     def create(cls, scan: slicer.vtkMRMLScalarVolumeNode, detection: Detection, key: str) -> CandidatesNode:
@@ -95,6 +96,11 @@ class CandidatesNode:
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
+    def readers(self) -> list[str]:
+        """Return who has reviewed in this scene."""
+        readers = self._read().get("readers", {})
+        return list(readers) if isinstance(readers, dict) else []
+
     def findings(self, reader: str) -> list[Finding]:
         """Return what ``reader`` said, as it was stored in the scene."""
         entries = self._read().get("readers", {}).get(reader, [])
@@ -142,7 +148,8 @@ class CandidatesNode:
             elif index < 0:
                 index = self._add_point(node, finding, review)
             if index >= 0 and not finding.removed:
-                self._set_point(node, index, finding, review)
+                node.SetNthControlPointPosition(index, *finding.ras_mm)
+                self._describe_point(node, index, finding)
                 node.SetNthControlPointVisibility(index, self._in_list(finding, review, threshold))
         for state in {finding.state, before} & set(_LAYERS):
             self._fill_layer(state, review, None)
@@ -158,21 +165,21 @@ class CandidatesNode:
         """Show or hide the rejected ones."""
         layer = self._layer(State.REJECTED, make=False)
         if layer is not None:
-            layer.GetDisplayNode().SetVisibility(on)
+            _display(layer).SetVisibility(on)
 
     def show_markers(self, on: bool, second_look: bool) -> None:
         """Show or hide all markers."""
         node = self.node
         if node is None:
             return
-        node.GetDisplayNode().SetVisibility(on)
+        _display(node).SetVisibility(on)
         for state in _LAYERS:
             layer = self._layer(state, make=False)
             if layer is not None:
-                layer.GetDisplayNode().SetVisibility(on and (state is not State.REJECTED or second_look))
+                _display(layer).SetVisibility(on and (state is not State.REJECTED or second_look))
         ring = node.GetNodeReference(_RING_ROLE)
         if ring is not None:
-            ring.GetDisplayNode().SetVisibility(on and self._current is not None)
+            _display(ring).SetVisibility(on and self._current is not None)
 
     def show_current(self, finding: Finding | None, review: Review, threshold: float) -> None:
         """Put a ring around the finding under review; its own marker is taken away, it would cover the lesion."""
@@ -219,20 +226,22 @@ class CandidatesNode:
 
     def _add_point(self, node: slicer.vtkMRMLMarkupsFiducialNode, finding: Finding, review: Review) -> int:
         index = node.AddControlPoint(list(finding.ras_mm), str(review.number(finding.id)))
-        self._set_point(node, index, finding, review)
+        self._describe_point(node, index, finding)
         node.SetNthControlPointLocked(index, True)
         return index
 
-    def _set_point(self, node: slicer.vtkMRMLMarkupsFiducialNode, index: int, finding: Finding, review: Review) -> None:
-        node.SetNthControlPointPosition(index, *finding.ras_mm)
+    def _describe_point(self, node: slicer.vtkMRMLMarkupsFiducialNode, index: int, finding: Finding) -> None:
         node.SetNthControlPointDescription(index, _description(finding))
         # Slicer's own point table shows the tick: what counts as a microbleed.
         node.SetNthControlPointSelected(index, finding.state is State.ACCEPTED)
 
     def _show_only(self, node: slicer.vtkMRMLMarkupsFiducialNode, review: Review, threshold: float) -> None:
         for index in range(node.GetNumberOfControlPoints()):
-            finding = review[_id_of(node, index)]
-            visible = self._in_list(finding, review, threshold)
+            key = _id_of(node, index)
+            if key not in review:
+                # Somebody placed a point of their own in the list.
+                continue
+            visible = self._in_list(review[key], review, threshold)
             if bool(node.GetNthControlPointVisibility(index)) != visible:
                 node.SetNthControlPointVisibility(index, visible)
 
@@ -257,7 +266,7 @@ class CandidatesNode:
             layer.SetAndObserveTransformNodeID(node.GetTransformNodeID())
             node.SetNodeReferenceID(_LAYER_ROLE + state.value, layer.GetID())
             _dress(layer, state)
-            layer.GetDisplayNode().SetVisibility(node.GetDisplayNode().GetVisibility())
+            _display(layer).SetVisibility(_display(node).GetVisibility())
         return layer
 
     def _draw_ring(self, finding: Finding | None) -> None:
@@ -267,29 +276,31 @@ class CandidatesNode:
         if ring is None:
             if finding is None:
                 return
+            self._ring_at = None
             ring = add_hidden("vtkMRMLModelNode", f"{node.GetName()} (current)")
             ring.SetSaveWithScene(False)
-            ring.CreateDefaultDisplayNodes()
-            display = ring.GetDisplayNode()
+            display = _display(ring)
             display.SetSaveWithScene(False)
             display.SetVisibility2D(True)
             display.SetVisibility3D(False)
             display.SetSliceIntersectionThickness(2)
             ring.SetAndObserveTransformNodeID(node.GetTransformNodeID())
             node.SetNodeReferenceID(_RING_ROLE, ring.GetID())
-        display = ring.GetDisplayNode()
+        display = _display(ring)
         if finding is None:
             display.SetVisibility(False)
             return
-        sphere = vtk.vtkSphereSource()
-        sphere.SetCenter(*finding.ras_mm)
-        sphere.SetRadius(_RING_RADIUS_MM)
-        sphere.SetThetaResolution(40)
-        sphere.SetPhiResolution(40)
-        sphere.Update()
-        ring.SetAndObservePolyData(sphere.GetOutput())
+        if self._ring_at != finding.ras_mm:
+            sphere = vtk.vtkSphereSource()
+            sphere.SetCenter(*finding.ras_mm)
+            sphere.SetRadius(_RING_RADIUS_MM)
+            sphere.SetThetaResolution(32)
+            sphere.SetPhiResolution(32)
+            sphere.Update()
+            ring.SetAndObservePolyData(sphere.GetOutput())
+            self._ring_at = finding.ras_mm
         display.SetColor(*STATE_STYLES[finding.state].rgb)
-        display.SetVisibility(bool(node.GetDisplayNode().GetVisibility()))
+        display.SetVisibility(bool(_display(node).GetVisibility()))
 
     def _fill_layer(self, state: State, review: Review, second_look: bool | None) -> None:
         findings = [f for f in review.findings if f.state is state and f.id != self._current]
@@ -303,7 +314,7 @@ class CandidatesNode:
                 layer.SetNthControlPointLocked(index, True)
                 layer.SetNthControlPointSelected(index, False)
         if state is State.REJECTED and second_look is not None:
-            layer.GetDisplayNode().SetVisibility(second_look)
+            _display(layer).SetVisibility(second_look)
 
     def _read(self) -> dict[str, Any]:
         node = self.node
@@ -345,6 +356,12 @@ def _id_of(node: slicer.vtkMRMLMarkupsFiducialNode, index: int) -> str:
         return ""
 
 
+def _display(node: slicer.vtkMRMLDisplayableNode) -> slicer.vtkMRMLDisplayNode:
+    """Return how ``node`` is displayed; somebody may have deleted that."""
+    node.CreateDefaultDisplayNodes()
+    return node.GetDisplayNode()
+
+
 def _description(finding: Finding) -> str:
     data: dict[str, Any] = {"id": finding.id, "state": finding.state.value}
     if finding.score is not None:
@@ -363,8 +380,7 @@ def _description(finding: Finding) -> str:
 def _dress(node: slicer.vtkMRMLMarkupsFiducialNode, state: State) -> None:
     """Give the list the glyph and colour of ``state``."""
     style = STATE_STYLES[state]
-    node.CreateDefaultDisplayNodes()
-    display = node.GetDisplayNode()
+    display = _display(node)
     was = display.StartModify()
     for set_colour in (display.SetColor, display.SetSelectedColor, display.SetActiveColor):
         set_colour(*style.rgb)

@@ -36,7 +36,7 @@ class DetectPanel:
     def __init__(self, logic: DetectionLogic) -> None:
         self.logic = logic
         self.parameters: Any = None
-        self._connection: Any = None
+        self._is_showing = False
         self._details = ""
         self.widget = slicer.util.loadUI(str(RESOURCES / "UI" / "DetectPanel.ui"))
         self.ui = slicer.util.childWidgetVariables(self.widget)
@@ -49,17 +49,16 @@ class DetectPanel:
 
     def set_parameters(self, parameters: Any) -> None:
         """Follow another parameter node (``None`` while a scene is closed)."""
-        if self.parameters is not None and self._connection is not None:
-            self.parameters.disconnectGui(self._connection)
+        # Bound by hand: connectGui() leaves an observer behind that cannot be removed. It calls into what the garbage
+        # collector has cleared, and the application crashes, once nothing but the observer holds the parameters.
         self.parameters = parameters
-        self._connection = None
         if parameters is not None:
-            self._connection = parameters.connectGui(self.ui)
             self._show_choices()
         self.update()
 
     def update(self) -> None:
         """Bring buttons and texts up to date with what can be done now."""
+        self._show_nodes()
         scan = self.scan
         running = self.logic.is_running
         scan_is_busy = scan is not None and self.logic.is_waiting_or_running(scan.GetID())
@@ -158,6 +157,7 @@ class DetectPanel:
         ui.maskCombo.connect("currentIndexChanged(int)", self._on_mask)
         ui.modelCombo.connect("currentIndexChanged(int)", self._on_model)
         ui.inputSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_scan)
+        ui.maskSelector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_mask_node)
         ui.showMaskBox.connect("toggled(bool)", self._on_show_mask)
         ui.queueList.connect("itemDoubleClicked(QListWidgetItem*)", self._on_unqueue)
         self.say("")
@@ -167,12 +167,18 @@ class DetectPanel:
         self.update()
 
     def _on_scan(self, node: Any) -> None:
+        if self.parameters is not None and not self._is_showing:
+            self.parameters.inputVolume = node
         self.update()
 
     def _on_mask(self, index: int) -> None:
         if self.parameters is not None:
             self.parameters.brainMask = self._mask()
         self.update()
+
+    def _on_mask_node(self, node: Any) -> None:
+        if self.parameters is not None and not self._is_showing:
+            self.parameters.maskNode = node
 
     def _on_model(self, index: int) -> None:
         if self.parameters is not None and index >= 0:
@@ -235,6 +241,19 @@ class DetectPanel:
     def _fill_models(self) -> None:
         for name in bundled_models():
             self.ui.modelCombo.addItem(name, name)
+
+    def _show_nodes(self) -> None:
+        """Let the selectors show what the parameters say."""
+        if self.parameters is None or self._is_showing:
+            return
+        self._is_showing = True
+        for selector, node in (
+            (self.ui.inputSelector, self.parameters.inputVolume),
+            (self.ui.maskSelector, self.parameters.maskNode),
+        ):
+            if selector.currentNode() is not node:
+                selector.setCurrentNode(node)
+        self._is_showing = False
 
     def _show_choices(self) -> None:
         """Let the combo boxes show what the parameters say."""

@@ -95,12 +95,13 @@ class DetectionLogic:
         self._titles: dict[str, str] = {}
         self._folders: dict[str, Path] = {}
         self._kept: Path | None = None
-        self._ended: list[tuple[Outcome, Path | None]] = []
+        self._ended: list[tuple[str, dict[str, Any]]] = []
+        self._read: tuple[Outcome, Path | None] | None = None
 
     @property
     def is_running(self) -> bool:
         """Whether a job runs or waits, or its result is still to be told."""
-        return not self._queue.is_idle or bool(self._ended)
+        return not self._queue.is_idle or bool(self._ended) or self._read is not None
 
     def is_waiting_or_running(self, key: str) -> bool:
         """Whether the scan (node id) or the sample is under way."""
@@ -183,10 +184,13 @@ class DetectionLogic:
         if job is not None and job.state == "running":
             title = self._titles.get(current, "")
             self.on_progress(Progress(title, job.stage, job.fraction, job.elapsed_s, job.left_s))
-        if self._ended:
-            # One a turn, and not in the turn in which it was read: each takes a noticeable time.
-            self._tell(*self._ended.pop(0))
-        self._ended += [self._finish(key, event) for key, event in ended]
+        # Reading a result and showing it take a noticeable time: each has a turn of its own.
+        if self._read is not None:
+            outcome, self._read = self._read, None
+            self._tell(*outcome)
+        elif self._ended:
+            self._read = self._finish(*self._ended.pop(0))
+        self._ended += ended
         if was_busy and not self.is_running:
             self.on_idle()
 
@@ -196,8 +200,9 @@ class DetectionLogic:
         for folder in [*self._folders.values(), self._kept]:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
-        for _outcome, folder in self._ended:
-            shutil.rmtree(folder or "", ignore_errors=True)
+        if self._read is not None and self._read[1] is not None:
+            shutil.rmtree(self._read[1], ignore_errors=True)
+        self._read = None
         self._ended.clear()
         self._jobs.clear()
         self._folders.clear()
@@ -222,7 +227,7 @@ class DetectionLogic:
             else:
                 outcome.folder = folder / "result"
                 outcome.detection = read_detection(outcome.folder / "candidates.json")
-                outcome.mask = scene.read_own_mask(outcome.folder / "brain_mask.nii.gz")
+                outcome.mask = scene.read_own_mask(outcome.folder / "brain_mask.nii")
         except CMBDetectorError as error:
             outcome.error = JobError(error.message, error.hint, error.code)
         return outcome, folder
@@ -238,7 +243,7 @@ class DetectionLogic:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
             return
-        for name in (SCAN_FILE, MASK_FILE, "result/brain_mask.nii.gz"):
+        for name in (SCAN_FILE, MASK_FILE, "result/brain_mask.nii"):
             with contextlib.suppress(OSError):
                 (folder / name).unlink(missing_ok=True)
         if self._kept is not None:
@@ -264,7 +269,7 @@ def sample_protocol() -> str:
 def _arguments(settings: Settings, folder: Path, name: str) -> Sequence[str]:
     mask = str(folder / MASK_FILE) if settings.mask_node_id is not None else settings.brain_mask
     arguments = ["detect", str(folder / SCAN_FILE), "--output", str(folder / "result"), "--scan-name", name]
-    arguments += ["--brain-mask", mask, "--keep", "brain-mask"]
+    arguments += ["--brain-mask", mask, "--keep", "brain-mask-raw"]
     return [*arguments, "--model", settings.model] if settings.model else arguments
 
 

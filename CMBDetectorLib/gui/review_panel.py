@@ -91,32 +91,29 @@ class ReviewPanel:
         nodes = CandidatesNode.of_scan(scan)
         if nodes is not None:
             self._enter(review_session.from_scene(nodes, self.reader, self._say))
-        self._offer()
+        self._offer(self._look_on_disk())
         self._refresh_all()
 
     def show_detection(self, scan: Scan, detection: Detection, select_first: bool) -> CandidatesNode:
-        """Put new candidates into the scene and begin their review; earlier verdicts are carried over."""
-        nodes = CandidatesNode.of_scan(scan)
-        earlier = None
-        if nodes is not None:
-            same = self.session is not None and self._scan_id == scan.GetID()
-            session = self.session if same else review_session.from_scene(nodes, self.reader, self._say)
-            earlier = session.review if session is not None else None
-            if session is not None:
-                session.close()
-        nodes = CandidatesNode.create(scan, detection, key_of(scan) or "")
-        session = review_session.start(nodes, detection, self.reader, self._say, earlier)
-        if self._scan_id not in (None, scan.GetID()) and not select_first:
-            session.close()
+        """Put new candidates into the scene and begin their review; the verdicts of all readers are carried over.
+
+        Without ``select_first`` another scan that is under review stays so.
+        """
+        is_here = self._scan_id in (None, scan.GetID())
+        found = self._found if is_here else None
+        if self.session is not None and self._scan_id == scan.GetID():
+            self._leave()
+        nodes, earlier = review_session.renew(scan, detection, key_of(scan) or "")
+        if not is_here and not select_first:
             return nodes
         self._leave()
         self._scan_id = scan.GetID()
-        self._enter(session)
-        self._offer()
+        self._enter(review_session.start(nodes, detection, self.reader, self._say, earlier.get(self.reader, ())))
+        self._offer(found)
         self._refresh_all()
-        order = self.table.order()
-        if select_first and order:
-            self.select(order[0])
+        if select_first:
+            # In a turn of its own: its pictures take time.
+            qt.QTimer.singleShot(0, self._select_first)
         return nodes
 
     def enter(self) -> None:
@@ -297,8 +294,8 @@ class ReviewPanel:
         self.ui.fieldBox.connect("valueChanged(int)", self._on_field)
         self.ui.keysButton.connect("clicked()", self._on_keys)
         self.ui.commentEdit.connect("editingFinished()", self._on_comment)
-        self.ui.commentEdit.connect("returnPressed()", self.ui.commentEdit.clearFocus)
         for field in (self.ui.commentEdit, self.ui.readerEdit):
+            field.connect("returnPressed()", field.clearFocus)
             leave_with_escape(field)
 
     def _enter(self, session: ReviewSession | None) -> None:
@@ -319,11 +316,13 @@ class ReviewPanel:
         key = self.session.shown.current if self.session is not None else None
         return key if key is not None and key in self.session.review else None
 
-    def _offer(self) -> None:
-        """Offer a review of this scan that the disk knows better than the scene."""
+    def _look_on_disk(self) -> FoundReview | None:
         scan = self.scan
         key = key_of(scan) if scan is not None else None
-        found = review_session.interrupted(key, self.reader) if key else None
+        return review_session.interrupted(key, self.reader) if key else None
+
+    def _offer(self, found: FoundReview | None) -> None:
+        """Offer a review of this scan that the disk knows better than the scene."""
         known = len([f for f in self.session.review.findings if f.is_reviewed]) if self.session is not None else 0
         self._found = found if found is not None and found.reviewed > known else None
         self.ui.resumeFrame.setVisible(self._found is not None)
@@ -360,12 +359,12 @@ class ReviewPanel:
     def _on_reader(self) -> None:
         preferences.store("Reader", self.reader)
         if self.session is None or self.session.review.reader == self.reader:
-            self._offer()
+            self._offer(self._look_on_disk())
             return
         nodes = self.session.nodes
         self._leave()
         self._enter(review_session.from_scene(nodes, self.reader, self._say))
-        self._offer()
+        self._offer(self._look_on_disk())
         self._refresh_all()
 
     def _on_layout(self) -> None:
@@ -419,6 +418,11 @@ class ReviewPanel:
             self._show_card()
 
     # What is seen
+
+    def _select_first(self) -> None:
+        order = self.table.order()
+        if order and self._current() is None:
+            self.select(order[0])
 
     def _show_change(self, finding: Finding | None) -> None:
         if finding is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import slicer
@@ -133,15 +133,34 @@ class ReviewSession:
         self._trouble(_("Not on disk yet, only in the scene: {why}").format(why=f"{error.message} {error.hint}"))
 
 
+def renew(
+    scan: slicer.vtkMRMLScalarVolumeNode, detection: Detection, key: str
+) -> tuple[CandidatesNode, dict[str, list[Finding]]]:
+    """Put the candidates of ``detection`` into the scene in place of earlier ones of the same scan.
+
+    Returns their node and, by reader, the verdicts on the earlier candidates as far as they fit the new ones; the
+    scene keeps them for every reader.
+    """
+    carried: dict[str, list[Finding]] = {}
+    old = CandidatesNode.of_scan(scan)
+    before = old.detection() if old is not None else None
+    if before is not None:
+        for reader in old.readers():
+            carried[reader] = carry_over(Review(before, reader, old.findings(reader)), detection)
+    nodes = CandidatesNode.create(scan, detection, key)
+    for reader, findings in carried.items():
+        nodes.keep(Review(detection, reader, findings))
+    return nodes, carried
+
+
 def start(
     nodes: CandidatesNode,
     detection: Detection,
     reader: str,
     trouble: Callable[[str], None],
-    earlier: Review | None = None,
+    findings: Iterable[Finding] = (),
 ) -> ReviewSession:
-    """Begin a review; ``earlier`` is one of the same scan whose verdicts are carried over to the new candidates."""
-    findings = carry_over(earlier, detection) if earlier is not None else []
+    """Begin a review; ``findings`` are verdicts that are there already."""
     return ReviewSession(nodes, Review(detection, reader, findings), None, trouble)
 
 

@@ -12,7 +12,7 @@ import vtk
 from CMBDetectorLib.review.scan_key import scan_key
 from CMBDetectorLib.volume import Volume, nrrd_header
 
-_PIECE_BYTES = 16 << 20
+_PIECE_BYTES = 8 << 20
 
 
 def scan_volume(node: slicer.vtkMRMLScalarVolumeNode) -> Volume | None:

@@ -26,7 +26,7 @@ from CMBDetectorLib.errors import (
 )
 from CMBDetectorLib.worker.commands import COMMANDS
 from CMBDetectorLib.worker.listeners import make_listener
-from CMBDetectorLib.worker.stopping import follow_stdin
+from CMBDetectorLib.worker.stopping import follow_stdin, give_way
 
 CANCELLED = Cancelled.exit_code
 STOP_WITH_STDIN = "--stop-with-stdin"
@@ -49,6 +49,7 @@ def run(arguments: Sequence[str], events: int | None = None) -> int:
             _catch_signals()
             if events is not None and STOP_WITH_STDIN in arguments:
                 follow_stdin()
+                give_way()
             options = parser.parse_args(arguments)
             if options.verbose:
                 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ JOB_FOLDER = "CMBDETECTOR_JOB_FOLDER"
 JOB_PREFIX = "cmbd-job-"
 JOURNAL = "temporary.txt"
 _LOOK_S = 0.2
+_NICE = 10
 
 
 def follow_stdin(grace_s: float = GRACE_S) -> None:
@@ -46,6 +48,15 @@ def follow_stdin(grace_s: float = GRACE_S) -> None:
         leave(Cancelled.exit_code)
 
     threading.Thread(target=follow, name="stdin", daemon=True).start()
+
+
+def give_way() -> None:
+    """Let the application that started this process, in which somebody scrolls and judges, go first."""
+    import psutil
+
+    # Slower scrolling is no reason not to work.
+    with contextlib.suppress(OSError, psutil.Error):
+        psutil.Process().nice(getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", _NICE))
 
 
 def leave(code: int) -> NoReturn:

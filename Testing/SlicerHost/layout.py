@@ -37,7 +37,12 @@ class LayoutManager(qt.QObject):
         self._arrange()
 
     def _on_layout(self, *_: Any) -> None:
-        if shiboken6.isValid(self) and self._node.GetCurrentLayoutDescription() != self._shown:
+        if not shiboken6.isValid(self) or self._node.GetCurrentLayoutDescription() == self._shown:
+            return
+        if self._world.scene.IsBatchProcessing():
+            # While a scene is loaded the view nodes may not be there yet.
+            qt.QTimer.singleShot(0, self._on_layout)
+        else:
             self._arrange()
 
     def _arrange(self) -> None:
@@ -153,9 +158,6 @@ class LayoutManager(qt.QObject):
         """Let the views be drawn or not while much changes."""
         for widget in self._slices.values():
             widget.sliceView().setUpdatesEnabled(not paused)
-
-    pauseRender = lambda self: self.setRenderPaused(True)  # noqa: E731
-    resumeRender = lambda self: self.setRenderPaused(False)  # noqa: E731
 
     def close_views(self) -> None:
         """Let go of VTK."""

@@ -34,8 +34,11 @@ RESULT_FILES = (
     "preprocessed.nii.gz",
     "likelihood.nii.gz",
     "brain_mask.nii.gz",
+    "brain_mask.nii",
 )
 KEEP = {"preprocessed": "preprocessed.nii.gz", "likelihood": "likelihood.nii.gz", "brain-mask": "brain_mask.nii.gz"}
+# Not compressed, for the module: unpacking a mask would hold up the application.
+RAW_MASK = {"brain-mask-raw": "brain_mask.nii"}
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -134,8 +137,9 @@ def _write(output: Path, detection: Detection, scan: Volume, made: Preprocessed,
         provenance = f"Made by {version} on {datetime.date.today().isoformat()}."
         write_detection_report(folder / "report.html", detection, scan, made.notes, provenance)
         kept = {"preprocessed": made.image, "likelihood": found.likelihood, "brain-mask": made.brain_mask}
+        kept["brain-mask-raw"] = made.brain_mask
         for name in keep:
-            write_volume(folder / KEEP[name], kept[name])
+            write_volume(folder / {**KEEP, **RAW_MASK}[name], kept[name])
 
 
 def _run_dataset(
@@ -193,7 +197,7 @@ def _mask_of(case: Case, wanted: str) -> str:
 
 def _keep(text: str) -> set[str]:
     names = {name.strip() for name in text.split(",") if name.strip()}
-    if names - set(KEEP):
+    if names - set(KEEP) - set(RAW_MASK):
         raise BadInputError(
             f"--keep does not know {', '.join(sorted(names - set(KEEP)))}.", f"It knows {', '.join(KEEP)}."
         )

@@ -1,0 +1,80 @@
+"""Makes the pictures of the README from the module itself, in the stand-in host, on a simulated scan.
+
+python Testing/screenshots.py SCAN FOLDER
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "Testing"), str(ROOT)]
+
+
+def main() -> None:
+    """Detect, review and export as the tutorial tells, and keep a picture of each step."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scan", type=Path)
+    parser.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    from SlicerHost import start
+
+    host = start()
+    import qt
+
+    with tempfile.TemporaryDirectory() as data:
+        qt.QSettings().setValue("CMBDetector/DataFolder", data)
+        qt.QSettings().setValue("CMBDetector/Interpreter", sys.executable)
+        qt.QSettings().setValue("CMBDetector/Reader", "Dr A")
+        host.window.resize(1360, 1000)
+        panels = host.load_module("CMBDetector").panels
+        scan = host.load_volume(options.scan)
+        panels.detect.parameters.inputVolume = scan
+        _detect(host, panels, options.folder)
+        _review(host, panels, options.folder)
+        _export(host, panels, options.folder)
+    host.shutdown()
+
+
+def _detect(host: Any, panels: Any, folder: Path) -> None:
+    ui = panels.detect.ui
+    ui.maskCombo.setCurrentIndex(ui.maskCombo.findData("simple"))
+    host.click(ui.detectButton)
+    host.wait_until(lambda: ui.progressBar.value > 500, 300)
+    _save(host, folder / "detect.png")
+    host.wait_until(lambda: not panels.logic.is_running, 300)
+    host.wait(0.5)
+
+
+def _review(host: Any, panels: Any, folder: Path) -> None:
+    for key in ("A", "1", "P"):
+        host.press(None, key)
+    host.wait(0.5)
+    _save(host, folder / "review.png")
+    host.click(panels.review.ui.layoutButton)
+    host.press(None, "A")
+    host.wait(0.5)
+    _save(host, folder / "review-layout.png")
+    host.click(panels.review.ui.layoutButton)
+
+
+def _export(host: Any, panels: Any, folder: Path) -> None:
+    while panels.review.session.review.unreviewed(panels.review.session.shown.threshold):
+        host.press(None, "R")
+    host.wait(0.5)
+    panels.export.widget.grab().save(str(folder / "export.png"))
+
+
+def _save(host: Any, path: Path) -> None:
+    host.process_events()
+    host.window.grab().save(str(path))
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
