@@ -5,7 +5,7 @@ ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 endif
 
-.PHONY: demo test lint format clean benchmark gui
+.PHONY: demo test lint format clean benchmark gui screenshots gui
 
 # HD-BET brings PyTorch, several hundred MB: it is installed in CI, and elsewhere with `make HD_BET=1 …`.
 ifeq ($(CI),true)
@@ -49,6 +49,11 @@ benchmark: .venv/ready
 # Opens the module without 3D Slicer: make gui, or make gui SCAN=scan.nii.gz
 gui: .venv/ready
 	PYTHONPATH=Testing $(BIN)/python -m SlicerHost $(if $(SCAN),"$(SCAN)")
+
+# Makes the README's pictures of the module anew, from the scan of the demo.
+screenshots: .venv/ready
+	test -d demo/dataset || $(BIN)/cmbdetector simulate --scans 1 --seed 2026 --microbleeds 6 --output demo/dataset
+	$(BIN)/python Testing/screenshots.py demo/dataset/sub-01/swi/sub-01_swi.nii.gz docs/images
 
 clean:
 	rm -rf .venv demo build dist *.egg-info

@@ -11,6 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from CMBDetectorLib.errors import CMBDetectorError
+from CMBDetectorLib.gui import preferences
 from CMBDetectorLib.gui.candidates_node import MASK_ROLE, CandidatesNode
 from CMBDetectorLib.gui.detection import Progress, Settings
 from CMBDetectorLib.models.bundle import CARD, DEFAULT_MODEL, RESOURCES, bundled_models
@@ -44,6 +45,7 @@ class DetectPanel:
         for key, text in MASKS.items():
             self.ui.maskCombo.addItem(_(text), key)
         self._fill_models()
+        self.ui.pythonEdit.text = preferences.text("Interpreter")
         self._connect()
         self.show_idle()
 
@@ -152,6 +154,8 @@ class DetectPanel:
         ui.queueButton.connect("clicked()", self._on_queue)
         ui.sampleButton.connect("clicked()", self.load_sample)
         ui.modelFolderButton.connect("clicked()", self._on_model_folder)
+        ui.pythonEdit.connect("editingFinished()", self._on_python)
+        ui.pythonButton.connect("clicked()", self._on_python_button)
         ui.detailsButton.connect("clicked()", self._on_details)
         ui.reportButton.connect("clicked()", self._on_report)
         ui.maskCombo.connect("currentIndexChanged(int)", self._on_mask)
@@ -190,6 +194,15 @@ class DetectPanel:
         if folder and self.parameters is not None:
             self.parameters.model = str(folder)
             self._show_choices()
+
+    def _on_python(self) -> None:
+        preferences.store("Interpreter", str(self.ui.pythonEdit.text).strip())
+
+    def _on_python_button(self) -> None:
+        folder = qt.QFileDialog.getExistingDirectory(self.widget, _("Folder of a Python environment"))
+        if folder:
+            self.ui.pythonEdit.text = str(folder)
+            self._on_python()
 
     def _on_details(self) -> None:
         slicer.util.infoDisplay(_("What the program wrote to its log:"), detailedText=self._details)

@@ -21,6 +21,7 @@ from CMBDetectorLib.review.export import (
     write_review_markups,
     write_review_table,
 )
+from CMBDetectorLib.review.export_dataset import OtherReaderError
 from CMBDetectorLib.review.summary import summarise
 
 _FILTERS = "Table (*.csv);;Table (*.tsv);;Markups (*.mrk.json);;Whole review (*.json)"
@@ -38,7 +39,8 @@ class ExportPanel:
         self.ui.copyButton.connect("clicked()", self._on_copy)
         self.ui.tableButton.connect("clicked()", self._on_table)
         self.ui.saveButton.connect("clicked()", self._on_save)
-        self.ui.datasetButton.connect("clicked()", self._on_dataset)
+        self.ui.datasetButton.connect("clicked()", lambda: self._on_dataset())
+        self.ui.replaceButton.connect("clicked()", lambda: self._on_dataset(replace=True))
         self.ui.folderButton.connect("clicked()", self._on_folder)
         self.ui.folderEdit.connect("editingFinished()", self._on_folder_edited)
         self._say("")
@@ -121,12 +123,13 @@ class ExportPanel:
         preferences.store("ExportFolder", str(path.parent))
         self._say(_("Written: {path}").format(path=path))
 
-    def _on_dataset(self) -> None:
+    def _on_dataset(self, replace: bool = False) -> None:
         folder = Path(str(self.ui.folderEdit.text))
-        self._try(lambda: self.add_to_dataset(folder))
+        self._try(lambda: self.add_to_dataset(folder, replace))
 
     def _on_exported(self, sentence: str, code: str) -> None:
         self._say(sentence)
+        self.ui.replaceButton.setVisible(code == OtherReaderError.code)
 
     def _on_folder(self) -> None:
         folder = qt.QFileDialog.getExistingDirectory(self.widget, _("Folder of the local dataset"))
@@ -144,6 +147,7 @@ class ExportPanel:
             self._say(f"{error.message} {error.hint}")
 
     def _say(self, message: str) -> None:
+        self.ui.replaceButton.setVisible(False)
         self.ui.messageLabel.text = message
         self.ui.messageLabel.setVisible(bool(message))
 

@@ -94,7 +94,7 @@ def find_interpreter(setting: str | None, runtime_folder: Path | None) -> Interp
         InterpreterError: nothing is usable, or what was chosen is not there.
     """
     if setting and setting.strip():
-        return Interpreter(_chosen(setting.strip(), "Choose another Python in the settings of CMBDetector."))
+        return Interpreter(_chosen(setting.strip(), "Choose another Python (field Python of the module)."))
     if os.environ.get(VARIABLE, "").strip():
         return Interpreter(_chosen(os.environ[VARIABLE].strip(), f"Correct the environment variable {VARIABLE}."))
     if runtime_folder is not None and runtime_folder.is_dir() and any(runtime_folder.iterdir()):
@@ -104,7 +104,7 @@ def find_interpreter(setting: str | None, runtime_folder: Path | None) -> Interp
         return Interpreter(application_python())
     raise InterpreterError(
         "The packages that CMBDetector computes with are not installed yet.",
-        "Install them in the module, or choose a Python that has them in its settings.",
+        "Choose the folder of a Python environment that has them (field Python of the module).",
     )
 
 
@@ -124,7 +124,7 @@ def application_python() -> Path:
     if running.name.lower().startswith("python"):
         return running
     raise InterpreterError(
-        "The Python of this application was not found.", "Choose a Python in the settings of CMBDetector."
+        "The Python of this application was not found.", "Choose a Python (field Python of the module)."
     )
 
 

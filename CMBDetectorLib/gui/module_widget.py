@@ -215,9 +215,9 @@ class ModulePanels:
             qt.QTimer.singleShot(0, lambda: self._show_mask(nodes, outcome.mask))
         shown = len(outcome.detection.shown())
         below = len(outcome.detection.candidates) - shown
-        words = _("{title}: {shown} candidates to judge, {below} below the score.").format(
-            title=outcome.title, shown=shown, below=below
-        )
+        one = _("{title}: one candidate to judge, {below} below the score.")
+        many = _("{title}: {shown} candidates to judge, {below} below the score.")
+        words = (one if shown == 1 else many).format(title=outcome.title, shown=shown, below=below)
         told = list(dict.fromkeys([*outcome.detection.settings.get("notes", []), *notes]))
         self.detect.say(" ".join([words, *told]), report=True)
 

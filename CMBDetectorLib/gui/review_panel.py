@@ -435,6 +435,8 @@ class ReviewPanel:
 
     def _after_change(self, key: str) -> None:
         self.table.update(self.session.review[key])
+        if key == self._current():
+            self._show_card()
         self._show_counts()
         self._update_buttons()
         self._on_changed()

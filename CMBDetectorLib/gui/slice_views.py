@@ -107,7 +107,8 @@ def show_volume(node: slicer.vtkMRMLScalarVolumeNode) -> None:
 
 
 def _is_scan(node: slicer.vtkMRMLNode | None) -> bool:
-    return node is not None and node.IsA("vtkMRMLScalarVolumeNode") and not node.IsA("vtkMRMLLabelMapVolumeNode")
+    # Label maps, colour and diffusion volumes are kinds of scalar volumes, too.
+    return node is not None and node.GetClassName() == "vtkMRMLScalarVolumeNode"
 
 
 def _slice_nodes() -> list[slicer.vtkMRMLSliceNode]:

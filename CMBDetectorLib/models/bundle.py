@@ -62,7 +62,22 @@ class Bundle:
     def provenance(self) -> dict[str, Any]:
         """Return what a result states about its model."""
         keys = ("name", "version", "training_data", "licence")
-        return {**{key: self.card[key] for key in keys}, "checksum": self.checksum}
+        provenance = {**{key: self.card[key] for key in keys}, "checksum": self.checksum}
+        points = self.operating_points
+        return {**provenance, "operating_points": points} if points else provenance
+
+    @property
+    def operating_points(self) -> dict[str, float]:
+        """Scores to show candidates from, by what they cost ("4.1 FP/scan"), where that was measured.
+
+        Of several datasets the highest score counts, so that none of them had more false positives.
+        """
+        combined: dict[str, float] = {}
+        for points in self.card.get("operating_points", {}).values():
+            for rate, score in points.items():
+                name = f"{rate} FP/scan"
+                combined[name] = max(float(score), combined.get(name, 0.0))
+        return combined
 
 
 def load_bundle(name_or_folder: str | Path = DEFAULT_MODEL) -> Bundle:
@@ -119,13 +134,19 @@ def write_bundle(folder: Path | str, card: Mapping[str, Any], files: Mapping[str
     return Bundle(folder, full)
 
 
-def add_metrics(bundle: Bundle, metrics: Mapping[str, str]) -> Bundle:
+def add_metrics(
+    bundle: Bundle, metrics: Mapping[str, str], operating_points: Mapping[str, Mapping[str, float]] | None = None
+) -> Bundle:
     """Write ``metrics`` (what was measured -> result) into the card of ``bundle``, beside those already there.
+
+    ``operating_points``: what was measured -> false positives a scan ("4.1") -> lowest score that stays within them.
 
     Raises:
         OutputError: the folder cannot be written.
     """
     card = {**bundle.card, "metrics": {**bundle.card["metrics"], **metrics}}
+    if operating_points:
+        card["operating_points"] = {**bundle.card.get("operating_points", {}), **operating_points}
     write_json(bundle.folder / CARD, card)
     write_text(bundle.folder / "README.md", card_text(card))
     return Bundle(bundle.folder, card)

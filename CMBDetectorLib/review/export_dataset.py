@@ -35,6 +35,12 @@ _WAIT_S = 60.0
 _FILE_MANAGER = {".DS_Store", "Thumbs.db", "desktop.ini"}
 
 
+class OtherReaderError(OutputError):
+    """The dataset holds another reader's verdicts on this scan."""
+
+    code = "other-reader"
+
+
 @dataclass(frozen=True)
 class Exported:
     """Where the parts of an exported review lie; ``brain_mask`` is ``None`` where the dataset has none."""
@@ -233,7 +239,7 @@ def _check_owner(described: Path, reader: str, key: str, replace: bool) -> None:
     if known_key != key:
         raise OutputError("By chance another scan of this dataset has the same short name.", "Use another dataset.")
     if not replace and _plain(owner) != _plain(reader):
-        raise OutputError(
+        raise OtherReaderError(
             f"This scan was exported to the dataset by another reader ({owner or 'not named'}).",
             "Choose to replace that reader's verdicts, or export to a dataset of your own.",
         )

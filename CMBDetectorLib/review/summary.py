@@ -106,10 +106,10 @@ class Summary:
             left = f"Review NOT complete: {self.not_reviewed} of {self.shown} places shown {score} are not judged."
             lines = [left, self._microbleeds(), self._others()]
         name = " ".join(self.reader.split()) or "not named"
-        model = {entry: self.model.get(entry) or "unknown" for entry in ("name", "version", "checksum")}
+        model = {entry: str(self.model.get(entry) or "unknown") for entry in ("name", "version", "checksum")}
         trained = self.model.get("training_data") or "It is not stated what the model was trained on."
         lines.append(f"Reader: {name}. Candidates by CMBDetector {__version__}.")
-        lines.append(f"Model {model['name']} {model['version']} (SHA-256 {model['checksum']}): {trained}")
+        lines.append(f"Model {model['name']} {model['version']} ({model['checksum'][:12]}): {trained}")
         return "\n".join([*(line for line in lines if line), NOT_CLINICAL])
 
     def _microbleeds(self) -> str:

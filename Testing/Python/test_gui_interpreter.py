@@ -38,7 +38,7 @@ def test_a_setting_comes_first_then_the_variable_then_the_runtime(tmp_path, monk
     for wrong in (str(tmp_path / "absent"), "no-such-python", str(tmp_path)):
         with pytest.raises(InterpreterError, match="no Python") as raised:
             find_interpreter(wrong, runtime)
-        assert "settings" in raised.value.hint
+        assert "field Python" in raised.value.hint
 
 
 @posix

@@ -577,6 +577,27 @@ def test_export_by_clicks(host, panels, tmp_path, monkeypatch):
             assert "LLER" not in path.read_text(encoding="utf-8")
 
 
+def test_the_verdicts_of_another_reader_in_the_dataset_are_replaced_only_on_request(host, panels, tmp_path):
+    begin(host, panels, 3)
+    ui, edit = panels.export.ui, panels.review.ui.readerEdit
+    ui.folderEdit.text = str(tmp_path / "local")
+    host.press(None, "A")
+    host.click(ui.datasetButton)
+    host.wait_until(lambda: not panels.export.exporter.is_running, 30)
+    edit.text = "CD"
+    host.press(edit, "Return")
+    host.press(host.window, "Space")
+    host.press(None, "R")
+    host.click(ui.datasetButton)
+    host.wait_until(lambda: not panels.export.exporter.is_running, 30)
+    assert "another reader (AB)" in ui.messageLabel.text
+    assert len(read_dataset(tmp_path / "local")[0].microbleeds()) == 1
+    host.click(ui.replaceButton)
+    host.wait_until(lambda: not panels.export.exporter.is_running, 30)
+    assert len(read_dataset(tmp_path / "local")[0].microbleeds()) == 0
+    assert not ui.replaceButton.isVisible()
+
+
 def test_nothing_to_export_says_why(host, panels):
     assert not panels.export.ui.saveButton.enabled
     assert "nothing to export" in panels.export.ui.saveButton.toolTip

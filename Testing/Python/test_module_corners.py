@@ -377,3 +377,69 @@ def test_closing_the_scene_again_and_again(host, panels):
         assert not slicer.util.getNodesByClass("vtkMRMLMarkupsFiducialNode")
         press_all(host, panels)
         del scan
+
+
+def test_adding_a_saved_scene_to_an_open_one(host, panels, tmp_path):
+    import slicer
+
+    scan, detection, _review = begin(host, panels, 5)
+    host.press(None, "A")
+    slicer.util.saveNode(scan, str(tmp_path / "scan.nrrd"))
+    slicer.util.saveNode(record_node(scan), str(tmp_path / "points.mrk.json"))
+    slicer.util.saveScene(str(tmp_path / "scene.mrml"))
+    host.press(None, "R")
+    slicer.util.loadScene(str(tmp_path / "scene.mrml"), {"clear": False})
+    host.process_events()
+    parameters = panels.detect.parameters
+    assert panels.detect.ui.inputSelector.currentNode() is parameters.inputVolume
+    assert panels.review.scan is parameters.inputVolume
+    assert panels.review.session.review[detection.candidates[0].id].state is State.ACCEPTED
+    parameters.inputVolume = scan
+    host.process_events()
+    assert panels.review.scan is scan
+    assert panels.review.session.review[detection.candidates[1].id].state is State.REJECTED
+
+
+def test_a_scan_that_no_selector_offers_goes_with_its_node(host, panels):
+    import slicer
+
+    labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    slicer.util.updateVolumeFromArray(labels, np.ones((8, 9, 10), np.uint8))
+    panels.detect.parameters.inputVolume = labels
+    host.process_events()
+    slicer.mrmlScene.RemoveNode(labels)
+    del labels
+    host.process_events()
+    press_all(host, panels)
+    panels.detect.update()
+    panels.detect.detect()
+    host.wait_until(lambda: not panels.logic.is_running, 10)
+    scan, _detection, review = begin(host, panels, 3)
+    host.press(None, "A")
+    assert review.count(State.ACCEPTED) == 1
+    assert panels.review.scan is scan
+
+
+def test_only_a_scan_is_taken_from_the_slice_views(host, panels):
+    import slicer
+
+    colours = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "colours")
+    slicer.util.updateVolumeFromArray(colours, np.zeros((8, 9, 10, 3), np.uint8))
+    slicer.util.setSliceViewerLayers(background=colours)
+    host.exit()
+    host.enter()
+    assert panels.detect.parameters.inputVolume is None
+    scan = add_scan()
+    host.exit()
+    host.enter()
+    assert panels.detect.parameters.inputVolume is scan
+
+
+def test_enter_in_the_readers_field_gives_the_keys_back(host, panels):
+    _scan, _detection, _review = begin(host, panels, 3)
+    edit = panels.review.ui.readerEdit
+    edit.text = "CD"
+    host.press(edit, "Return")
+    host.press(None, "A")
+    assert panels.review.session.review.reader == "CD"
+    assert panels.review.session.review.count(State.ACCEPTED) == 1

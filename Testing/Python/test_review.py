@@ -130,7 +130,7 @@ class AnySitting(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.quick = mock.patch("os.fsync")
         self.quick.start()
-        self.review = review(places=((1.0, 2.0, 3.0), (-10.5, 20.25, 7.125), (0.1 + 0.2, -1e-3, 50.0)))
+        self.review = review(places=((1.0, 2.0, 3.0), (-10.5, 20.25, 7.125), (0.3, -1e-3, 50.0)))
         self.log = ReviewLog.create(self.folder, KEY, self.review)
         self.review.changed.append(self.log.append)
 
@@ -354,7 +354,7 @@ def test_counts_of_an_unfinished_review():
         " 1 added by the reader; 1 moved by the reader.",
         "Other places: 1 rejected (vessel 1); 1 unsure, not counted.",
         "Reader: Dr A. Candidates by CMBDetector 0.1.0.",
-        f"Model preview 1 (SHA-256 {MODEL['checksum']}): Trained on simulated scans.",
+        f"Model preview 1 ({MODEL['checksum'][:12]}): Trained on simulated scans.",
         "Not for clinical use.",
     ]
     assert summarise(judged(), 0.6).is_complete
@@ -371,7 +371,7 @@ def test_a_finished_review_without_microbleeds():
     assert text.startswith("No microbleeds.\nOther places: 1 rejected (no class given 1).\nReview complete: all")
     assert "Reader: not named." in text
     unknown = Review(detection([], training_data="", checksum=None), "x")
-    assert "SHA-256 unknown): It is not stated" in summarise(unknown).as_text()
+    assert "(unknown): It is not stated" in summarise(unknown).as_text()
 
 
 def test_size_classes():

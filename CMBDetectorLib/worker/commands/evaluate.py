@@ -15,6 +15,8 @@ from CMBDetectorLib.worker.listeners import Listener
 if TYPE_CHECKING:
     from CMBDetectorLib.evaluation.evaluate import Evaluation
 
+_CARD_RATES = (1, 4.1, 14.5)
+
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Declare the command."""
@@ -43,7 +45,8 @@ def run(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any]
             raise BadInputError(
                 f"These predictions were not made by the model {bundle.name}.", "Detect with that model first."
             )
-        add_metrics(bundle, {options.dataset.resolve().name: _figures(evaluation)})
+        name = options.dataset.resolve().name
+        add_metrics(bundle, {name: _figures(evaluation)}, {name: _scores(evaluation)})
         text += f"\nWritten into the card of {bundle.name}."
     return {"output": str(options.output) if options.output else None, "final": evaluation.final.to_json()}, text
 
@@ -54,6 +57,15 @@ def _figures(evaluation: Evaluation) -> str:
     points = "; ".join(
         f"{point.fp_allowed:g} FP/scan {point.sensitivity:.1%} ({point.mean_sensitivity:.1%})"
         for point in final.operating_points
-        if point.fp_allowed in (1, 4.1, 14.5)
+        if point.fp_allowed in _CARD_RATES
     )
     return f"sensitivity pooled (mean of scans) at {points}; {final.microbleeds} microbleeds in {final.scans} scans"
+
+
+def _scores(evaluation: Evaluation) -> dict[str, float]:
+    """Return the score from which on candidates stay within the false positives a scan, where there is one."""
+    return {
+        f"{point.fp_allowed:g}": round(point.threshold, 4)
+        for point in evaluation.final.operating_points
+        if point.fp_allowed in _CARD_RATES and point.threshold is not None
+    }
