@@ -22,6 +22,7 @@ from slicer.i18n import tr as _
 from CMBDetectorLib.gui.state_style import mimic_text
 from CMBDetectorLib.review.finding import MIMIC_CLASSES
 
+_SIGNALS = ("activated()", "activatedAmbiguously()")
 SETTINGS_PREFIX = "CMBDetector/keys/"
 # Not every settings format gives back an empty text as it was; Qt knows no key of this name.
 _NO_KEY = "none"
@@ -251,7 +252,9 @@ class Shortcuts:
                 shortcut = qt.QShortcut(self._parent)
                 shortcut.setKey(qt.QKeySequence(key))
                 shortcut.setAutoRepeat(action.repeats)
-                shortcut.connect("activated()", handler)
+                # The second signal comes where something else in the window has the same key.
+                for signal in _SIGNALS:
+                    shortcut.connect(signal, handler)
                 self._shortcuts.append((shortcut, handler))
         self._on_focus(None, qt.QApplication.focusWidget())
 
@@ -259,7 +262,8 @@ class Shortcuts:
         for shortcut, handler in self._shortcuts:
             shortcut.setEnabled(False)
             # A connection keeps the handler, and all it refers to, alive.
-            shortcut.disconnect("activated()", handler)
+            for signal in _SIGNALS:
+                shortcut.disconnect(signal, handler)
             shortcut.setParent(None)
             shortcut.deleteLater()
         self._shortcuts = []

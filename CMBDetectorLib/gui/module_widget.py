@@ -36,6 +36,7 @@ class ModulePanels:
         self._parameters: Any = None
         self._parameter_tag: int | None = None
         self._scan_id: str | None = None
+        self._is_choosing = False
         self._observed: list[tuple[Any, int]] = []
         self._notes: list[str] = []
         self.logic = DetectionLogic()
@@ -62,6 +63,7 @@ class ModulePanels:
             (slicer.mrmlScene.StartCloseEvent, self._on_close_start),
             (slicer.mrmlScene.EndCloseEvent, self._on_close_end),
             (slicer.mrmlScene.EndImportEvent, self._on_import_end),
+            (slicer.mrmlScene.NodeAddedEvent, self._on_node_added),
             (slicer.mrmlScene.NodeRemovedEvent, self._on_node_removed),
         ):
             self._observed.append((slicer.mrmlScene, slicer.mrmlScene.AddObserver(event, slot)))
@@ -72,10 +74,7 @@ class ModulePanels:
     def enter(self) -> None:
         """The module is shown."""
         self._take_parameters()
-        if self._parameters.inputVolume is None:
-            shown = slice_views.background_volume()
-            if shown is not None:
-                self._parameters.inputVolume = shown
+        self._choose_shown_scan()
         self.review.enter()
         self._follow()
 
@@ -116,6 +115,20 @@ class ModulePanels:
         self._take_parameters()
         self._scan_id = None
         self._follow()
+
+    def _on_node_added(self, caller: Any, event: str) -> None:
+        if self._parameters is not None and self._parameters.inputVolume is None and not self._is_choosing:
+            # The volume is shown only after it was added.
+            self._is_choosing = True
+            qt.QTimer.singleShot(0, self._choose_shown_scan)
+
+    def _choose_shown_scan(self) -> None:
+        """Choose the scan in the slice views where none is chosen yet."""
+        self._is_choosing = False
+        if self._parameters is not None and self._parameters.inputVolume is None:
+            shown = slice_views.background_volume()
+            if shown is not None:
+                self._parameters.inputVolume = shown
 
     def _on_node_removed(self, caller: Any, event: str) -> None:
         session = self.review.session

@@ -220,6 +220,41 @@ def test_a_missing_interpreter_is_a_sentence(host, panels):
     assert not panels.logic.is_running
 
 
+def test_a_volume_loaded_after_the_module_was_opened_is_chosen(host, panels, crops):
+    assert panels.detect.scan is None
+    scan = host.load_volume(read_dataset(crops)[0].scan)
+    host.process_events()
+    assert panels.detect.scan is scan
+    assert panels.detect.ui.detectButton.enabled
+
+
+def test_masks_of_the_scene_lie_on_the_grid_of_the_scan(host, panels):
+    import slicer
+
+    from CMBDetectorLib.errors import BadInputError
+    from CMBDetectorLib.gui.candidates_node import CandidatesNode
+    from CMBDetectorLib.gui.scan_node import scan_volume
+    from CMBDetectorLib.gui.scene import mask_volume, show_brain_mask
+
+    scan, _detection, _review = begin(host, panels, 2, oblique())
+    grid = scan_volume(scan)
+    inside = np.zeros(grid.shape, bool)
+    inside[5:20, 7:30, 4:9] = True
+    nodes = CandidatesNode.of_scan(scan)
+    show_brain_mask(nodes, grid.with_array(inside))
+    segmentation = nodes.node.GetNodeReference("CMBDetector.BrainMask")
+    assert np.array_equal(mask_volume(segmentation, scan).array, inside)
+    labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
+    slicer.util.updateVolumeFromArray(labels, inside.astype(np.uint8).transpose(2, 1, 0))
+    with pytest.raises(BadInputError, match="another grid"):
+        mask_volume(labels, scan)
+    labels.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(grid.ijk_to_ras))
+    assert np.array_equal(mask_volume(labels, scan).array, inside)
+    slicer.util.updateVolumeFromArray(labels, np.zeros((30, 44, 40), np.uint8))
+    with pytest.raises(BadInputError, match="empty"):
+        mask_volume(labels, scan)
+
+
 # Review
 
 

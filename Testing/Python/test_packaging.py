@@ -50,3 +50,35 @@ def test_resources_lie_beside_the_library():
     from CMBDetectorLib.models.bundle import RESOURCES
 
     assert (ROOT / "Resources").resolve() == RESOURCES
+
+
+def test_the_module_is_listed_and_the_index_has_what_it_asks_for():
+    module = (ROOT / "CMBDetector" / "CMakeLists.txt").read_text(encoding="utf-8")
+    scripts = {path.name for path in (ROOT / "CMBDetector").glob("*.py")}
+    assert scripts == set(
+        re.findall(r"\b(?:\w+|\$\{MODULE_NAME\})\.py\b", module.replace("${MODULE_NAME}", "CMBDetector"))
+    )
+    assert "slicer_add_python_unittest" in module
+    top = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    assert "project(CMBDetector" in top
+    assert "add_subdirectory(CMBDetector)\n" in top
+    for entry in ("HOMEPAGE", "CATEGORY", "CONTRIBUTORS", "DESCRIPTION", "ICONURL", "SCREENSHOTURLS", "DEPENDS"):
+        assert re.search(rf'set\(EXTENSION_{entry} "[^"]+"\)', top), entry
+    for url in re.findall(r'set\(EXTENSION_(?:ICON|SCREENSHOT)URLS? "([^"]+)"\)', top):
+        assert (ROOT / url.split("/main/")[1]).is_file()
+    assert (ROOT / "LICENSE").is_file()
+
+
+def test_the_module_file_imports_nothing_heavy_when_it_is_loaded():
+    tree = ast.parse((ROOT / "CMBDetector" / "CMBDetector.py").read_text(encoding="utf-8"))
+    top = [node for node in ast.walk(ast.Module(tree.body, [])) if isinstance(node, ast.Import | ast.ImportFrom)]
+    roots = {alias.name.split(".")[0] for node in top if isinstance(node, ast.Import) for alias in node.names}
+    roots |= {node.module.split(".")[0] for node in top if isinstance(node, ast.ImportFrom)}
+    assert roots <= {"sys", "pathlib", "slicer", "qt", "SampleData", "CMBDetectorLib"}
+
+
+def test_user_interface_files_name_only_widgets_that_slicer_has():
+    known = {"qMRMLWidget", "qMRMLNodeComboBox"}
+    for path in (ROOT / "Resources" / "UI").glob("*.ui"):
+        classes = set(re.findall(r'<widget class="(\w+)"', path.read_text(encoding="utf-8")))
+        assert {name for name in classes if not name.startswith("Q")} <= known, path.name
