@@ -59,6 +59,8 @@ class ModulePanels:
         self._timer = qt.QTimer()
         self._timer.setInterval(_TICK_MS)
         self._timer.connect("timeout()", self._on_tick)
+        self._take_parameters()
+        # Last: what fails above leaves nothing behind that would be called later.
         for event, slot in (
             (slicer.mrmlScene.StartCloseEvent, self._on_close_start),
             (slicer.mrmlScene.EndCloseEvent, self._on_close_end),
@@ -67,7 +69,6 @@ class ModulePanels:
             (slicer.mrmlScene.NodeRemovedEvent, self._on_node_removed),
         ):
             self._observed.append((slicer.mrmlScene, slicer.mrmlScene.AddObserver(event, slot)))
-        self._take_parameters()
 
     # From the module
 

@@ -27,6 +27,7 @@ from CMBDetectorLib.gui.verdict_buttons import Possible, VerdictButtons
 from CMBDetectorLib.models.bundle import RESOURCES
 from CMBDetectorLib.review.finding import MIMIC_CLASSES, Certainty, Finding, State
 from CMBDetectorLib.review.log import FoundReview
+from CMBDetectorLib.review.review import Review
 
 Scan = slicer.vtkMRMLScalarVolumeNode
 
@@ -105,6 +106,8 @@ class ReviewPanel:
             self._leave()
         nodes, earlier = review_session.renew(scan, detection, key_of(scan) or "")
         if not is_here and not select_first:
+            review = Review(detection, self.reader, earlier.get(self.reader, ()))
+            nodes.show(review, float(detection.settings["threshold"]), second_look=False)
             return nodes
         self._leave()
         self._scan_id = scan.GetID()

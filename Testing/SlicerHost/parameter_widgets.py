@@ -78,6 +78,8 @@ class NodeLink(Link):
 
     def __init__(self, widget: Any, kind: type) -> None:
         super().__init__(widget, "currentNodeChanged(vtkMRMLNode*)", "")
+        # Slicer makes one of the class to ask it for its name: an abstract class cannot be bound.
+        kind()
         widget.nodeTypes = [kind.__name__]
 
     def read(self) -> Any:
