@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import qt
@@ -14,17 +13,13 @@ from slicer.i18n import tr as _
 from CMBDetectorLib.candidate import Detection
 from CMBDetectorLib.errors import CMBDetectorError
 from CMBDetectorLib.gui import preferences, review_session, slice_views
-from CMBDetectorLib.gui.candidate_card import CandidateCard
-from CMBDetectorLib.gui.candidate_table import CandidateTable
 from CMBDetectorLib.gui.candidates_node import CandidatesNode
 from CMBDetectorLib.gui.key_settings import edit_keys
 from CMBDetectorLib.gui.keys import KeyTable, Shortcuts, leave_with_escape, reject_as
 from CMBDetectorLib.gui.placing import PointPlacer
 from CMBDetectorLib.gui.review_session import ReviewSession
+from CMBDetectorLib.gui.review_view import ReviewView
 from CMBDetectorLib.gui.scan_node import from_world, key_of, scan_volume
-from CMBDetectorLib.gui.score_slider import ScoreSlider
-from CMBDetectorLib.gui.verdict_buttons import Possible, VerdictButtons
-from CMBDetectorLib.models.bundle import RESOURCES
 from CMBDetectorLib.review.finding import MIMIC_CLASSES, Certainty, Finding, State
 from CMBDetectorLib.review.log import FoundReview
 from CMBDetectorLib.review.review import Review
@@ -42,29 +37,16 @@ class ReviewPanel:
         self._found: FoundReview | None = None
         self._layout_before: int | None = None
         self._on_changed = on_changed
-        self.widget = slicer.util.loadUI(str(RESOURCES / "UI" / "ReviewPanel.ui"))
-        self.ui = slicer.util.childWidgetVariables(self.widget)
         self.keys = KeyTable(qt.QSettings())
         handlers = self._handlers()
-        self.card = CandidateCard()
-        self.table = CandidateTable(self.select)
-        self.slider = ScoreSlider(self._on_threshold)
-        self.buttons = VerdictButtons(self.keys, handlers)
-        for place, part in (
-            (self.ui.cardPlace, self.card),
-            (self.ui.buttonsPlace, self.buttons),
-            (self.ui.sliderPlace, self.slider),
-            (self.ui.tablePlace, self.table),
-        ):
-            layout = qt.QVBoxLayout(place)
-            layout.setContentsMargins(0, 0, 0, 0)
-            layout.addWidget(part.widget)
+        self.view = ReviewView(self.keys, handlers, self.select, self._on_threshold)
+        self.widget, self.ui, self.table = self.view.widget, self.view.ui, self.view.table
         self.shortcuts = Shortcuts(self.keys, window, handlers, self._on_keys_active)
         self.placer = PointPlacer(self._say)
         self._connect()
         self.ui.readerEdit.text = preferences.text("Reader") or _user()
         self.ui.fieldBox.value = int(preferences.number("FieldOfView", 80))
-        self.ui.resumeFrame.setVisible(False)
+        self.view.offer(None)
         self._refresh_all()
 
     # From the module
@@ -144,8 +126,8 @@ class ReviewPanel:
         if self.parameters is not None:
             self.parameters.currentFinding = key
         self.table.select(key)
-        self._show_card()
-        self._update_buttons()
+        self.view.show_card(self.session)
+        self.view.show_buttons(self.session)
         slice_views.jump(session.nodes.world(session.review[key]), self.ui.fieldBox.value or None)
 
     def judge(self, state: State, certainty: Certainty | None = None, mimic_class: str | None = None) -> None:
@@ -231,7 +213,7 @@ class ReviewPanel:
             self.parameters.secondLook = on
         self.table.set_filter("rejected" if on else "all")
         order = self.table.order()
-        self._update_buttons()
+        self.view.show_buttons(self.session)
         if on and order:
             self.select(order[0])
 
@@ -245,12 +227,12 @@ class ReviewPanel:
         """Hide or show the markers."""
         if self.session is not None:
             self.session.set_markers(not self.session.shown.markers)
-            self._update_buttons()
+            self.view.show_buttons(self.session)
 
     def toggle_slab(self) -> None:
         """Show the minimum over a slab in the axial view, or the slice."""
         slice_views.show_slab(not slice_views.slab_is_shown())
-        self._update_buttons()
+        self.view.show_buttons(self.session)
 
     # Wiring
 
@@ -316,8 +298,7 @@ class ReviewPanel:
         self._found = None
 
     def _current(self) -> str | None:
-        key = self.session.shown.current if self.session is not None else None
-        return key if key is not None and key in self.session.review else None
+        return self.session.current if self.session is not None else None
 
     def _look_on_disk(self) -> FoundReview | None:
         scan = self.scan
@@ -328,16 +309,7 @@ class ReviewPanel:
         """Offer a review of this scan that the disk knows better than the scene."""
         known = len([f for f in self.session.review.findings if f.is_reviewed]) if self.session is not None else 0
         self._found = found if found is not None and found.reviewed > known else None
-        self.ui.resumeFrame.setVisible(self._found is not None)
-        if self._found is not None:
-            self.ui.resumeLabel.text = _(
-                "A review of this scan by {reader} was left on {date}: {done} of {all} judged."
-            ).format(
-                reader=found.reader,
-                date=str(found.last_change)[:16].replace("T", " "),
-                done=found.reviewed,
-                all=found.total,
-            )
+        self.view.offer(self._found)
 
     def _on_resume(self) -> None:
         scan, found = self.scan, self._found
@@ -351,13 +323,13 @@ class ReviewPanel:
             self._say(f"{error.message} {error.hint}")
             nodes = CandidatesNode.of_scan(scan)
             self._enter(review_session.from_scene(nodes, self.reader, self._say) if nodes is not None else None)
-        self.ui.resumeFrame.setVisible(False)
+        self.view.offer(None)
         self._refresh_all()
         self.next_unreviewed()
 
     def _on_dismiss(self) -> None:
         self._found = None
-        self.ui.resumeFrame.setVisible(False)
+        self.view.offer(None)
 
     def _on_reader(self) -> None:
         preferences.store("Reader", self.reader)
@@ -398,7 +370,7 @@ class ReviewPanel:
         if self.session is not None:
             self.session.set_threshold(threshold)
             self.table.set_threshold(threshold)
-            self._show_counts()
+            self.view.show_counts(self.session)
             self._on_changed()
 
     def _on_moved(self, key: str, world: tuple[float, float, float]) -> None:
@@ -418,7 +390,7 @@ class ReviewPanel:
         if self.session is not None and key is not None and self.session.review[key].comment != " ".join(text.split()):
             self.session.review.comment(key, text)
             self._after_change(key)
-            self._show_card()
+            self.view.show_card(self.session)
 
     # What is seen
 
@@ -437,94 +409,15 @@ class ReviewPanel:
             self.select(finding.id)
 
     def _after_change(self, key: str) -> None:
-        self.table.update(self.session.review[key])
-        if key == self._current():
-            self._show_card()
-        self._show_counts()
-        self._update_buttons()
+        self.view.show_changed(self.session, key)
         self._on_changed()
 
     def _refresh_all(self) -> None:
-        session = self.session
-        findings = session.review.findings if session is not None else []
-        self.table.show(findings, session.review.number if session is not None else (lambda key: 0))
-        scan = self.scan
-        self.card.set_scan(scan_volume(scan) if scan is not None and session is not None else None)
-        if session is not None:
-            model = session.review.detection.model
-            shown = float(session.review.detection.settings.get("threshold", 0.5))
-            self.slider.set_marks({_("default"): shown, **model.get("operating_points", {})})
-            self.slider.set_threshold(session.shown.threshold)
-            self.table.set_threshold(session.shown.threshold)
-        self.table.select(self._current())
-        self._show_card()
-        self._show_counts()
-        self._update_buttons()
+        self.view.show_all(self.session, scan_volume(self.scan))
         self._on_changed()
 
-    def _show_card(self) -> None:
-        key = self._current()
-        self.ui.commentEdit.enabled = key is not None
-        if key is None:
-            self.card.show(None)
-            self.ui.commentEdit.text = ""
-            return
-        review = self.session.review
-        following = review.next_unreviewed(key, self.table.order())
-        self.card.show(review[key], review.number(key), "", review[following] if following is not None else None)
-        self.ui.commentEdit.text = review[key].comment
-
-    def _show_counts(self) -> None:
-        session = self.session
-        self.widget.enabled = True
-        if session is None:
-            self.ui.progressLabel.text = _("No candidates yet: detect in this scan first.")
-            return
-        review, threshold = session.review, session.shown.threshold
-        visible = [f for f in review.findings if review.is_visible(f, threshold)]
-        judged = sum(f.is_reviewed for f in visible)
-        self.slider.set_counts(len(visible), len(review.findings) - len(visible))
-        counts = ", ".join(
-            f"{review.count(state)} {word}"
-            for state, word in (
-                (State.ACCEPTED, _("accepted")),
-                (State.REJECTED, _("rejected")),
-                (State.UNSURE, _("unsure")),
-            )
-        )
-        self.ui.progressLabel.text = _("<b>{judged} of {all} judged</b>: {counts}").format(
-            judged=judged, all=len(visible), counts=counts
-        )
-
-    def _update_buttons(self) -> None:
-        session, key = self.session, self._current()
-        finding = session.review[key] if session is not None and key is not None else None
-        self.buttons.show(finding, _possible(session, finding, self.table.order()))
-        self.buttons.set_checked("second-look", session is not None and session.shown.second_look)
-
     def _say(self, message: str) -> None:
-        self.ui.messageLabel.text = message
-        self.ui.messageLabel.setVisible(bool(message))
-
-
-def _possible(session: ReviewSession | None, finding: Finding | None, order: list[str]) -> Possible:
-    """Return what can be done now, and why not what cannot."""
-    if session is None:
-        return Possible(*[_("There are no candidates yet: detect first.")] * len(fields(Possible)))
-    review = session.review
-    unselected = "" if finding is not None else _("No candidate is selected.")
-    place = order.index(finding.id) if finding is not None and finding.id in order else None
-    return Possible(
-        judge=unselected,
-        next="" if order and (place is None or place + 1 < len(order)) else _("This is the last one."),
-        previous="" if order and (place is None or place > 0) else _("This is the first one."),
-        next_unreviewed="" if review.unreviewed(session.shown.threshold) else _("Nothing is left to judge here."),
-        undo="" if review.can_undo else _("Nothing was done yet."),
-        redo="" if review.can_redo else _("Nothing was taken back."),
-        move=unselected,
-        remove=unselected or ("" if finding.is_added else _("The detector found this one: reject it instead.")),
-        second_look="" if review.count(State.REJECTED) or session.shown.second_look else _("Nothing is rejected yet."),
-    )
+        self.view.say(message)
 
 
 def _user() -> str:

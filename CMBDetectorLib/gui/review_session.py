@@ -60,6 +60,12 @@ class ReviewSession:
         nodes.keep(review)
         self.refresh()
 
+    @property
+    def current(self) -> str | None:
+        """The id of the finding under review, ``None`` where there is none (any more)."""
+        key = self.shown.current
+        return key if key is not None and key in self.review else None
+
     def refresh(self) -> None:
         """Make everything in the scene anew."""
         self.nodes.show(self.review, self.shown.threshold, self.shown.second_look)
@@ -104,8 +110,7 @@ class ReviewSession:
                 log.path.unlink()
 
     def _show_current(self) -> None:
-        key = self.shown.current
-        finding = self.review[key] if key is not None and key in self.review else None
+        finding = self.review[self.current] if self.current is not None else None
         self.nodes.show_current(finding, self.review, self.shown.threshold)
 
     def _on_change(self, finding: Finding, what: str) -> None:

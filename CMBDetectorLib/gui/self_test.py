@@ -70,12 +70,12 @@ def _test_review(panels: object, scan: slicer.vtkMRMLScalarVolumeNode, folder: P
     assert nodes.node.GetLocked()
     first, second = detection.candidates[0].id, detection.candidates[1].id
     review = panels.review.session.review
-    panels.review.buttons.buttons["accept"].click()
+    panels.review.view.buttons.buttons["accept"].click()
     assert review[first].state is State.ACCEPTED, "the button Accept did not accept"
     assert panels.review.session.shown.current == second, "the next candidate did not come by itself"
-    panels.review.buttons.buttons["reject-vessel"].click()
+    panels.review.view.buttons.buttons["reject-vessel"].click()
     assert review[second].mimic_class == "vessel"
-    panels.review.buttons.buttons["undo"].click()
+    panels.review.view.buttons.buttons["undo"].click()
     assert review[second].state is State.UNREVIEWED, "Undo did not undo"
     panels.export.save(folder / "review.csv")
     lines = (folder / "review.csv").read_text(encoding="utf-8").splitlines()

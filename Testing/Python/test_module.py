@@ -375,7 +375,7 @@ def test_the_score_slider_hides_only_what_is_not_judged(host, panels):
     worst = detection.candidates[-1].id
     panels.review.select(worst)
     host.press(None, "A")
-    panels.review.slider.set_threshold(0.5)
+    panels.review.view.slider.set_threshold(0.5)
     panels.review._on_threshold(0.5)
     seen = set(panels.review.table.order())
     assert worst in seen

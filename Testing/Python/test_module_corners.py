@@ -26,7 +26,7 @@ def press_all(host, panels):
 
 def pictures(panels):
     """The widths of the four pictures on the card; 0 where there is none."""
-    return [label.pixmap.width() if label.pixmap else 0 for label in panels.review.card.picture_labels]
+    return [label.pixmap.width() if label.pixmap else 0 for label in panels.review.view.card.picture_labels]
 
 
 # Odd inputs
@@ -38,8 +38,8 @@ def test_keys_without_candidates_do_nothing(host, panels):
     host.process_events()
     press_all(host, panels)
     assert panels.review.session is None
-    assert not panels.review.buttons.buttons["accept"].enabled
-    assert "detect" in panels.review.buttons.buttons["accept"].toolTip
+    assert not panels.review.view.buttons.buttons["accept"].enabled
+    assert "detect" in panels.review.view.buttons.buttons["accept"].toolTip
 
 
 @pytest.mark.parametrize("kind", ["vtkMRMLScalarVolumeNode", "vtkMRMLLabelMapVolumeNode", "vtkMRMLVectorVolumeNode"])
@@ -125,8 +125,8 @@ def test_the_user_deletes_points_and_adds_one_of_his_own(host, panels):
     host.process_events()
     for key in ["A", "R", "Ctrl+Z", "N", "N", "U", "H", "H", "L", "L"]:
         host.press(host.window, key)
-    panels.review.slider.slider.setValue(500)
-    panels.review.slider.slider.setValue(0)
+    panels.review.view.slider.slider.setValue(500)
+    panels.review.view.slider.slider.setValue(0)
     panels.review.select(detection.candidates[3].id)
     host.press(host.window, "A")
     assert review[detection.candidates[3].id].state is State.ACCEPTED
@@ -224,23 +224,23 @@ def test_leaving_while_a_click_is_awaited(library_comes_back, host, panels, tmp_
 
 def test_very_fast_clicks_count_once_each(host, panels):
     _scan, _detection, review = begin(host, panels, 30)
-    button = panels.review.buttons.buttons["accept"]
+    button = panels.review.view.buttons.buttons["accept"]
     for _ in range(30):
         button.click()
     host.process_events()
     assert review.count(State.ACCEPTED) == 30
     for _ in range(40):
-        panels.review.buttons.buttons["undo"].click()
+        panels.review.view.buttons.buttons["undo"].click()
     assert review.count(State.ACCEPTED) == 0
 
 
 def test_the_slider_at_its_ends(host, panels):
     scan, detection, _review = begin(host, panels, 20)
     for value in (1000, 0, 1000, 500, 0):
-        panels.review.slider.slider.setValue(value)
+        panels.review.view.slider.slider.setValue(value)
         host.wait(0.05)
         press_all(host, panels)
-    panels.review.slider.spin_box.setValue(1.0)
+    panels.review.view.slider.spin_box.setValue(1.0)
     host.wait(0.05)
     host.press(host.window, "Space")
     assert panels.review.session.review.unreviewed(1.0) == []
