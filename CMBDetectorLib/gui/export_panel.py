@@ -11,6 +11,7 @@ from slicer.i18n import tr as _
 
 from CMBDetectorLib.errors import BadInputError, CMBDetectorError
 from CMBDetectorLib.gui import preferences, scene
+from CMBDetectorLib.gui.candidates_node import place_beside
 from CMBDetectorLib.gui.dataset_export import DatasetExport, Target
 from CMBDetectorLib.gui.review_session import ReviewSession
 from CMBDetectorLib.models.bundle import RESOURCES
@@ -108,6 +109,7 @@ class ExportPanel:
         rows = [review_row(session.review, finding) for finding in session.review.findings]
         name = f"{session.nodes.scan.GetName()} CMB review ({session.review.reader})"
         node = scene.show_table(name, COLUMNS, rows)
+        place_beside(node, session.nodes.scan)
         self._say(_("The table “{name}” is in the scene.").format(name=node.GetName()))
 
     def _on_save(self) -> None:

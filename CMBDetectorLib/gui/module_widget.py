@@ -22,6 +22,7 @@ from CMBDetectorLib.gui.scan_node import scan_volume
 from CMBDetectorLib.volume import Volume
 
 _TICK_MS = 100
+_MASK_LATER_MS = 300
 _LOGGER = logging.getLogger("CMBDetector")
 
 
@@ -225,8 +226,8 @@ class ModulePanels:
         is_current = chosen and self._parameters.inputVolume.GetID() == scan.GetID()
         nodes = self.review.show_detection(scan, outcome.detection, select_first=is_current)
         if outcome.mask is not None and outcome.mask.same_grid(scan_volume(scan)):
-            # In a turn of its own, so that neither is felt.
-            qt.QTimer.singleShot(0, lambda: self._show_mask(nodes, outcome.mask))
+            # Later, so that neither is felt.
+            qt.QTimer.singleShot(_MASK_LATER_MS, lambda: self._show_mask(nodes, outcome.mask))
         shown = len(outcome.detection.shown())
         below = len(outcome.detection.candidates) - shown
         one = _("{title}: one candidate to judge, {below} below the score.")

@@ -25,6 +25,7 @@ from CMBDetectorLib.review.log import FoundReview
 from CMBDetectorLib.review.review import Review
 
 Scan = slicer.vtkMRMLScalarVolumeNode
+_BREATH_MS = 20
 
 
 class ReviewPanel:
@@ -44,6 +45,8 @@ class ReviewPanel:
         self.shortcuts = Shortcuts(self.keys, window, handlers, self._on_keys_active)
         self.placer = PointPlacer(self._say)
         self._connect()
+        self._show_legend()
+        self.keys.changed.append(self._show_legend)
         self.ui.readerEdit.text = preferences.text("Reader") or _user()
         self.ui.fieldBox.value = int(preferences.number("FieldOfView", 80))
         self.view.offer(None)
@@ -97,8 +100,8 @@ class ReviewPanel:
         self._offer(found)
         self._refresh_all()
         if select_first:
-            # In a turn of its own: its pictures take time.
-            qt.QTimer.singleShot(0, self._select_first)
+            # A little later, so that the application can draw and listen in between: its pictures take time.
+            qt.QTimer.singleShot(_BREATH_MS, self._select_first)
         return nodes
 
     def enter(self) -> None:
@@ -358,6 +361,9 @@ class ReviewPanel:
 
     def _on_keys(self) -> None:
         edit_keys(self.keys, self.widget)
+
+    def _show_legend(self) -> None:
+        self.ui.keysButton.toolTip = f"{_('All keys, and how to change them.')}{self.keys.legend()}"
 
     def _on_keys_active(self, active: bool) -> None:
         self.ui.hintLabel.text = (

@@ -65,7 +65,7 @@ def _test(tell: Callable[[str], None], folder: Path) -> None:
 def _test_review(panels: object, scan: slicer.vtkMRMLScalarVolumeNode, folder: Path) -> None:
     detection = _detection(scan)
     nodes = panels.review.show_detection(scan, detection, select_first=True)
-    slicer.app.processEvents()
+    _wait(lambda: panels.review.session.current is not None)
     assert nodes.node.GetNumberOfControlPoints() == len(detection.candidates)
     assert nodes.node.GetLocked()
     first, second = detection.candidates[0].id, detection.candidates[1].id

@@ -77,7 +77,7 @@ def begin(host, panels, count=30, affine=None, threshold=0.0, **scan):
     panels.detect.parameters.inputVolume = node
     detection = made_up(count, affine, threshold)
     panels.review.show_detection(node, detection, select_first=True)
-    host.process_events()
+    host.wait_until(lambda: panels.review.session.current, 5)
     return node, detection, panels.review.session.review
 
 
@@ -123,7 +123,7 @@ def test_detect_by_clicks_with_the_real_worker(host, panels, crops, tiny_model):
     assert node.GetLocked()
     for index, candidate in enumerate(detection.candidates):
         np.testing.assert_allclose(node.GetNthControlPointPosition(index), candidate.ras_mm, atol=1e-3)
-    mask = node.GetNodeReference("CMBDetector.BrainMask")
+    mask = host.wait_until(lambda: node.GetNodeReference("CMBDetector.BrainMask"), 5)
     assert mask.GetSegmentation().GetNumberOfSegments() == 1
     assert not mask.GetDisplayNode().GetVisibility()
     host.click(ui.showMaskBox)

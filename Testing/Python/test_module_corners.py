@@ -110,6 +110,7 @@ def test_the_user_deletes_the_candidates(host, panels):
     press_all(host, panels)
     assert panels.review.session is None
     panels.review.show_detection(scan, made_up(5), select_first=True)
+    host.wait_until(lambda: panels.review.session.current, 5)
     host.press(None, "A")
     assert panels.review.session.review.count(State.ACCEPTED) >= 1
 
