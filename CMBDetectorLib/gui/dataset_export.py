@@ -85,7 +85,7 @@ class DatasetExport:
             if event["event"] == "error":
                 self._on_end(f"{event['message']} {event['hint']}", str(event["code"]))
                 continue
-            words = _("{microbleeds} microbleeds and {mimics} mimics are in the local dataset: {scan}")
+            words = _("Added to the local dataset (microbleeds: {microbleeds}, mimics: {mimics}): {scan}")
             self._on_end(words.format(**{name: event[name] for name in ("microbleeds", "mimics", "scan")}), "")
         if self._queue.is_idle:
             self._timer.stop()

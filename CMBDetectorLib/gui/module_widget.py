@@ -230,9 +230,10 @@ class ModulePanels:
             qt.QTimer.singleShot(_MASK_LATER_MS, lambda: self._show_mask(nodes, outcome.mask))
         shown = len(outcome.detection.shown())
         below = len(outcome.detection.candidates) - shown
+        none = _("{title}: no candidate reaches the score, {below} lie below it.")
         one = _("{title}: one candidate to judge, {below} below the score.")
         many = _("{title}: {shown} candidates to judge, {below} below the score.")
-        words = (one if shown == 1 else many).format(title=outcome.title, shown=shown, below=below)
+        words = (none, one, many)[min(shown, 2)].format(title=outcome.title, shown=shown, below=below)
         told = list(dict.fromkeys([*outcome.detection.settings.get("notes", []), *notes]))
         self.detect.say(" ".join([words, *told]), report=True)
 

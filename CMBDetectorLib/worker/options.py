@@ -25,7 +25,7 @@ def choose_brain_mask(how: str, progress: Progress) -> str:
         return how
     if hd_bet.hd_bet_available():
         return "hd-bet"
-    progress.log("HD-BET is not set up: the simple brain mask is used. Look at the mask (--keep brain-mask).")
+    progress.log("HD-BET is not set up: the simple brain mask is used. Look at the mask.")
     return "simple"
 
 

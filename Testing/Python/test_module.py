@@ -592,7 +592,7 @@ def test_export_by_clicks(host, panels, tmp_path, monkeypatch):
     for _ in range(2):
         host.click(ui.datasetButton)
         host.wait_until(lambda: not panels.export.exporter.is_running, 30)
-        assert "3 microbleeds and 1 mimics" in ui.messageLabel.text
+        assert "microbleeds: 3, mimics: 1" in ui.messageLabel.text
     cases = read_dataset(tmp_path / "local")
     assert len(cases) == 1, "exporting again updates"
     np.testing.assert_allclose(
@@ -695,6 +695,48 @@ def test_two_scans_keep_their_own_reviews(host, panels):
     panels.detect.parameters.inputVolume = second
     host.process_events()
     assert len(panels.review.session.review.findings) == 4
+
+
+_LEAN = """
+import sys
+lacking = set("tensorflow keras torch matplotlib rich psutil nilearn nibabel pandas hypothesis".split())
+
+class Lacking:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in lacking:
+            raise ModuleNotFoundError(f"Slicer has no {{name}}", name=name)
+
+sys.meta_path.insert(0, Lacking())
+sys.path[:0] = [{testing!r}, {tests!r}, {checkout!r}]
+sys.modules["pytest"] = sys.modules["psutil"] = type(sys)("absent")
+sys.modules["pytest"].fixture = lambda f: f
+import SlicerHost
+host = SlicerHost.start()
+import qt
+qt.QSettings().setValue("CMBDetector/DataFolder", {data!r})
+qt.QSettings().setValue("CMBDetector/Interpreter", sys.executable)
+import test_module
+panels = host.load_module("CMBDetector").panels
+scan, _detection, review = test_module.begin(host, panels, 4)
+for key in "AR1U":
+    host.press(None, key)
+for name in ("a.csv", "a.mrk.json", "a.json"):
+    panels.export.save({data!r} + "/" + name)
+panels.export.add_to_dataset(__import__("pathlib").Path({data!r}) / "local")
+host.wait_until(lambda: not panels.export.exporter.is_running, 60)
+print(panels.export.ui.messageLabel.text)
+assert not host.slot_errors, host.slot_errors
+assert len([f for f in review.findings if f.is_reviewed]) == 4
+host.shutdown()
+"""
+
+
+def test_the_module_needs_no_package_that_slicer_lacks(host, tmp_path):
+    tests = Path(__file__).resolve().parent
+    code = _LEAN.format(testing=str(tests.parent), tests=str(tests), checkout=str(tests.parents[1]), data=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "microbleeds: 1, mimics: 2" in done.stdout
 
 
 def test_environment_of_the_tests_is_real():
