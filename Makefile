@@ -30,10 +30,15 @@ demo: .venv/ready
 	$(BIN)/cmbdetector simulate --scans 1 --seed 2026 --microbleeds 6 --output demo/dataset
 	$(BIN)/cmbdetector detect demo/dataset/sub-01/swi/sub-01_swi.nii.gz --brain-mask simple --output demo/result
 
+# Twice: Slicer's libraries and TensorFlow do not live in one process. What both need is made once.
+SHARED := $(CURDIR)/.pytest_cache/shared
+PYTEST := -n 2 --dist loadfile --durations=10 --cov
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --durations=10
+	rm -rf $(SHARED)
+	CMBDETECTOR_TEST_SHARED=$(SHARED) $(BIN)/python -m pytest -m "not host" $(PYTEST) --cov-report=
+	CMBDETECTOR_TEST_SHARED=$(SHARED) $(BIN)/python -m pytest -m host $(PYTEST) --cov-append --cov-report=term
 
 lint: .venv/ready
 	$(BIN)/ruff check .

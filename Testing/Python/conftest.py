@@ -47,12 +47,24 @@ def worker() -> Callable[..., Run]:
     return run_worker
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs in the stand-in for Slicer, and put it last.
+
+    Slicer's libraries and TensorFlow crash each other in one process; with the others first, those tests skip there and
+    say so. ``make test`` runs the two kinds by themselves.
+    """
+    for item in items:
+        if {"host", "application"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.host)
+    items.sort(key=lambda item: item.get_closest_marker("host") is not None)
+
+
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
     """Return the folder ``name`` that ``make`` fills, made by the first test process that asks and shared by all."""
     base = tmp_path_factory.getbasetemp()
     root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder = root / "shared" / name
-    folder.parent.mkdir(exist_ok=True)
+    folder = Path(os.environ.get("CMBDETECTOR_TEST_SHARED", root / "shared")) / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             make(folder)

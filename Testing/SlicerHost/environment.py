@@ -12,6 +12,9 @@ NEEDED = {"slicer": "slicer-core", "PySide6": "PySide6_Essentials", "vtkmodules"
 
 def missing() -> str:
     """Return a sentence naming the packages that the host lacks, or an empty text."""
+    if "tensorflow" in sys.modules:
+        # Either crashes the other, in whatever order they are loaded; in Slicer, too.
+        return "TensorFlow is loaded in this process: run the tests of the module by themselves (pytest -m host)"
     absent = [package for name, package in NEEDED.items() if importlib.util.find_spec(name) is None]
     return f"the stand-in host needs {', '.join(absent)}" if absent else ""
 
