@@ -19,7 +19,8 @@ import psutil
 from CMBDetectorLib.detection.detector import Detector
 from CMBDetectorLib.detection.likelihood import MARGIN, exact_windows
 from CMBDetectorLib.detection.tiles import plan_tiles
-from CMBDetectorLib.models.bundle import DEFAULT_MODEL, load_bundle
+from CMBDetectorLib.models.bundle import DEFAULT_MODEL
+from CMBDetectorLib.models.versions import load_bundle
 from CMBDetectorLib.networks import backend, unet
 from CMBDetectorLib.preprocessing.pipeline import preprocess
 from CMBDetectorLib.simulation.head import simulate_head

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,14 @@ from CMBDetectorLib.errors import CMBDetectorError
 from CMBDetectorLib.gui import preferences
 from CMBDetectorLib.gui.candidates_node import MASK_ROLE, CandidatesNode
 from CMBDetectorLib.gui.detection import Progress, Settings
-from CMBDetectorLib.models.bundle import CARD, DEFAULT_MODEL, RESOURCES, bundled_models
+from CMBDetectorLib.models.bundle import DEFAULT_MODEL, RESOURCES, read_card
+from CMBDetectorLib.models.registry import Registry
+from CMBDetectorLib.models.versions import Version, all_versions, bundled_versions, find_version
 
 if TYPE_CHECKING:
     from CMBDetectorLib.gui.detection import DetectionLogic
 
+_LOGGER = logging.getLogger("CMBDetector")
 MASKS = {
     "auto": "Automatic (HD-BET where it is set up)",
     "hd-bet": "HD-BET",
@@ -118,7 +121,7 @@ class DetectPanel:
         return Settings(
             brain_mask=self._mask(),
             mask_node_id=mask_node.GetID() if mask_node is not None and self._mask() == "node" else None,
-            model=self.parameters.model or DEFAULT_MODEL,
+            model=self.parameters.model or default_model(),
         )
 
     def detect(self) -> None:
@@ -252,8 +255,13 @@ class DetectPanel:
         self.ui.queueList.setVisible(bool(waiting))
 
     def _fill_models(self) -> None:
-        for name in bundled_models():
-            self.ui.modelCombo.addItem(name, name)
+        """Offer the bundled models and those that are installed; a damaged one is left out, with a word in the log."""
+        active = default_model()
+        for version in known_models():
+            text = f"{version.name} {version.version}"
+            self.ui.modelCombo.addItem(
+                _("{model} (active)").format(model=text) if version.reference == active else text, version.reference
+            )
 
     def _show_nodes(self) -> None:
         """Let the selectors show what the parameters say."""
@@ -272,7 +280,7 @@ class DetectPanel:
         """Let the combo boxes show what the parameters say."""
         index = self.ui.maskCombo.findData(self.parameters.brainMask)
         self.ui.maskCombo.setCurrentIndex(max(0, index))
-        model = self.parameters.model or DEFAULT_MODEL
+        model = self.parameters.model or default_model()
         if self.ui.modelCombo.findData(model) < 0:
             self.ui.modelCombo.addItem(Path(model).name, model)
         self.ui.modelCombo.setCurrentIndex(self.ui.modelCombo.findData(model))
@@ -280,13 +288,35 @@ class DetectPanel:
 
     def _show_notice(self) -> None:
         """Say what the chosen model learnt from and that it is no medical product."""
-        model = str(self.ui.modelCombo.itemData(self.ui.modelCombo.currentIndex) or DEFAULT_MODEL)
-        folder = Path(model) if Path(model).is_absolute() else RESOURCES / "Models" / model
+        model = str(self.ui.modelCombo.itemData(self.ui.modelCombo.currentIndex) or default_model())
         try:
-            card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+            folder = Path(model) if Path(model).is_absolute() else find_version(model).folder
+            card = read_card(folder)
             told = f"{card['training_data']} "
             self.ui.modelCombo.toolTip = f"{card['name']} {card['version']}: {card['description']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            told = _("This folder holds no model. ")
-            self.ui.modelCombo.toolTip = str(folder)
+        except CMBDetectorError as error:
+            told = f"{error.message} "
+            self.ui.modelCombo.toolTip = f"{error.message} {error.hint}"
         self.ui.noticeLabel.text = f"<small>{told}<b>{_('Not for clinical use.')}</b></small>"
+
+
+def known_models() -> list[Version]:
+    """Return the models that can be chosen; what is damaged goes to the log."""
+    try:
+        versions = all_versions()
+    except CMBDetectorError as error:
+        _LOGGER.warning("installed models: %s", error.message)
+        versions = bundled_versions()
+    for version in versions:
+        if version.problem is not None:
+            _LOGGER.warning("model %s: %s", version.reference, version.problem)
+    return [version for version in versions if version.problem is None]
+
+
+def default_model() -> str:
+    """Return the model that is used where none is chosen: the active one (NAME@VERSION)."""
+    try:
+        return Registry().active_reference()
+    except CMBDetectorError as error:
+        _LOGGER.warning("active model: %s", error.message)
+        return DEFAULT_MODEL

@@ -25,7 +25,8 @@ BUNDLE_FILES = (CARD, "*.keras", "README.md")
 
 RESOURCES = Path(__file__).resolve().parents[2] / "Resources"
 DEFAULT_MODEL = "preview"
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Names of files, models and versions: the same on every file system, and no path."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Bundle:
     def name(self) -> str:
         """The bundle's name."""
         return str(self.card["name"])
+
+    @property
+    def reference(self) -> str:
+        """Name and version, as ``--model`` takes them: NAME@VERSION."""
+        return f"{self.name}@{self.card['version']}"
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -80,20 +86,13 @@ class Bundle:
         return combined
 
 
-def load_bundle(name_or_folder: str | Path = DEFAULT_MODEL) -> Bundle:
-    """Find a bundle by name in ``Resources/Models`` or by folder, and verify it.
+def verified(folder: Path) -> Bundle:
+    """Return the bundle in ``folder`` after comparing all its files with the checksums of its card.
 
     Raises:
         ModelError: there is none, its card is damaged, or a file is missing or has another checksum.
     """
-    folder = _find(name_or_folder)
-    try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        _check_card(card)
-    except FileNotFoundError as error:
-        raise ModelError(f"{folder} holds no {CARD}.", "Give the folder of a model bundle.") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"The card of the model {folder.name} is damaged.", "Install the model again.") from error
+    card = read_card(folder)
     for name, checksum in card["files"].items():
         path = folder / name
         if not path.is_file():
@@ -104,6 +103,23 @@ def load_bundle(name_or_folder: str | Path = DEFAULT_MODEL) -> Bundle:
                 "Install the model again.",
             )
     return Bundle(folder, card)
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Return the card of the bundle in ``folder``; its other files are not looked at.
+
+    Raises:
+        ModelError: there is none, or it is damaged.
+    """
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        _check_card(card)
+        return card
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder} holds no {CARD}.", "Give the folder of a model bundle.") from error
+    # A card nested too deeply for the parser ends in RecursionError.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"The card of the model {folder.name} is damaged.", "Install the model again.") from error
 
 
 def bundled_models() -> list[str]:
@@ -169,19 +185,6 @@ def card_text(card: Mapping[str, Any]) -> str:
     )
 
 
-def _find(name_or_folder: str | Path) -> Path:
-    folder = Path(name_or_folder)
-    if folder.is_dir():
-        return folder
-    bundled = RESOURCES / "Models" / str(name_or_folder)
-    if _PLAIN_NAME.fullmatch(str(name_or_folder)) and bundled.is_dir():
-        return bundled
-    known = ", ".join(bundled_models()) or "none"
-    raise ModelError(
-        f"There is no model {name_or_folder}.", f"Give the folder of a bundle or one of the bundled models: {known}."
-    )
-
-
 def _check_card(card: Mapping[str, Any]) -> None:
     """Raise ``KeyError``, ``TypeError`` or ``ValueError`` for a card that lacks an entry or points elsewhere."""
     if card["schema"] != SCHEMA:
@@ -193,7 +196,7 @@ def _check_card(card: Mapping[str, Any]) -> None:
     for key in ("stage1", "mimics", "shown"):
         float(card["thresholds"][key])
     for name in card["files"]:
-        if not _PLAIN_NAME.fullmatch(name):
+        if not PLAIN_NAME.fullmatch(name):
             raise ValueError(f"file name {name!r}")
     for kind in ("unets", "cnns"):
         if not card["networks"][kind]:

@@ -19,8 +19,8 @@ from CMBDetectorLib import __version__
 from CMBDetectorLib.datasets import bids
 from CMBDetectorLib.errors import BadInputError, OutputError
 from CMBDetectorLib.files import output_error, write_json
+from CMBDetectorLib.locking import FileLock
 from CMBDetectorLib.review.finding import Finding, State
-from CMBDetectorLib.review.locking import FileLock
 from CMBDetectorLib.review.review import Review, utc_now
 from CMBDetectorLib.review.scan_key import scan_key
 from CMBDetectorLib.review.summary import summarise

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from CMBDetectorLib.errors import BadInputError, OutputError
 from CMBDetectorLib.files import atomic_path, output_error
+from CMBDetectorLib.locking import FileLock
 from CMBDetectorLib.review.finding import Finding
-from CMBDetectorLib.review.locking import FileLock
 from CMBDetectorLib.review.records import Change, Recorded, change_line, header_line, read_records
 from CMBDetectorLib.review.review import Review, utc_now
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 from filelock import FileLock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# The models that whoever runs the tests has installed are none of their business.
+os.environ["CMBDETECTOR_MODELS"] = str(Path(tempfile.gettempdir()) / "cmbdetector-tests-no-models")
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
 
 

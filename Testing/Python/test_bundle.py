@@ -8,7 +8,8 @@ import shutil
 import pytest
 
 from CMBDetectorLib.errors import ModelError
-from CMBDetectorLib.models.bundle import DEFAULT_MODEL, bundled_models, load_bundle
+from CMBDetectorLib.models.bundle import DEFAULT_MODEL, bundled_models
+from CMBDetectorLib.models.versions import load_bundle
 
 
 @pytest.fixture

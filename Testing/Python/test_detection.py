@@ -14,7 +14,7 @@ from CMBDetectorLib.detection.detector import Detector
 from CMBDetectorLib.detection.patches import cut_windows
 from CMBDetectorLib.detection.size import apparent_diameter
 from CMBDetectorLib.detection.tiles import plan_tiles
-from CMBDetectorLib.models.bundle import load_bundle
+from CMBDetectorLib.models.versions import load_bundle
 from CMBDetectorLib.networks import backend, unet
 
 SPACING = (0.45, 0.45, 1.0)

@@ -12,7 +12,7 @@ import sys
 import pytest
 
 from CMBDetectorLib.errors import BadInputError
-from CMBDetectorLib.models.bundle import load_bundle
+from CMBDetectorLib.models.versions import load_bundle
 from CMBDetectorLib.worker.commands.train import read_datasets
 
 SHORT = ("--tiny", "--epochs", "3", "--steps", "6", "--seed", "4")

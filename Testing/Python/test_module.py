@@ -255,6 +255,23 @@ def test_masks_of_the_scene_lie_on_the_grid_of_the_scan(host, panels):
         mask_volume(labels, scan)
 
 
+def test_installed_models_can_be_chosen_and_the_active_one_is_the_default(host, panels, tmp_path, monkeypatch):
+    from CMBDetectorLib.models.bundle import DEFAULT_MODEL, RESOURCES
+    from CMBDetectorLib.models.registry import Registry
+
+    monkeypatch.setenv("CMBDETECTOR_MODELS", str(tmp_path / "models"))
+    registry = Registry()
+    bundle, _is_new = registry.install(RESOURCES / "Models" / DEFAULT_MODEL, name="ours")
+    registry.activate(bundle.reference)
+    panels = host.load_module("CMBDetector").panels
+    combo = panels.detect.ui.modelCombo
+    names = [combo.itemText(index) for index in range(combo.count)]
+    assert any(name.startswith(DEFAULT_MODEL) for name in names)
+    assert combo.currentText == "ours 1 (active)"
+    assert panels.detect.settings().model == "ours@1"
+    assert "simulated" in panels.detect.ui.noticeLabel.text
+
+
 # Review
 
 
@@ -644,7 +661,7 @@ def test_nothing_to_export_says_why(host, panels):
 def test_the_self_test_passes_in_the_host(host, panels, monkeypatch, tiny_model):
     import CMBDetector
 
-    monkeypatch.setattr("CMBDetectorLib.gui.detect_panel.DEFAULT_MODEL", str(tiny_model))
+    monkeypatch.setattr("CMBDetectorLib.gui.detect_panel.default_model", lambda: str(tiny_model))
     test = CMBDetector.CMBDetectorTest()
     test.messageDelay = 1
     test.runTest()

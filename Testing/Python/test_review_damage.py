@@ -13,8 +13,8 @@ import pytest
 from reviews import KEY, Clock, ids, python, review, sitting
 
 from CMBDetectorLib.errors import BadInputError, OutputError
+from CMBDetectorLib.locking import FileLock
 from CMBDetectorLib.review.finding import State
-from CMBDetectorLib.review.locking import FileLock
 from CMBDetectorLib.review.log import ReviewLog, find_reviews, read_review, resume
 from CMBDetectorLib.review.records import read_records
 

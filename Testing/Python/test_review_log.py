@@ -15,8 +15,8 @@ import pytest
 from reviews import KEY, detection, ids, python, review, sitting
 
 from CMBDetectorLib.errors import OutputError
+from CMBDetectorLib.locking import FileLock
 from CMBDetectorLib.review.finding import State
-from CMBDetectorLib.review.locking import FileLock
 from CMBDetectorLib.review.log import ReviewLog, find_reviews, read_review, resume
 from CMBDetectorLib.review.review import Review
 
@@ -118,7 +118,7 @@ def count_up(folder, rounds):
 
 
 def test_the_lock_lets_one_in_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr("CMBDetectorLib.review.locking._PAUSE_S", 0.001)
+    monkeypatch.setattr("CMBDetectorLib.locking._PAUSE_S", 0.001)
     (tmp_path / "number").write_text("0")
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)

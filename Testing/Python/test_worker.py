@@ -18,7 +18,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from CMBDetectorLib.candidate import read_detection
 from CMBDetectorLib.datasets.bids import read_dataset
-from CMBDetectorLib.models.bundle import load_bundle
+from CMBDetectorLib.models.versions import load_bundle
 from CMBDetectorLib.volume import Volume, read_volume, write_volume
 
 PROGRAM = [sys.executable, "-m", "CMBDetectorLib"]

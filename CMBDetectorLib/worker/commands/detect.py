@@ -13,7 +13,9 @@ from CMBDetectorLib.candidate import Detection, write_detection
 from CMBDetectorLib.datasets.bids import Case, read_dataset
 from CMBDetectorLib.errors import BadInputError, Cancelled, CMBDetectorError
 from CMBDetectorLib.files import check_output_folder, output_folder, write_json
-from CMBDetectorLib.models.bundle import DEFAULT_MODEL, Bundle, load_bundle
+from CMBDetectorLib.models.bundle import Bundle
+from CMBDetectorLib.models.registry import default_bundle
+from CMBDetectorLib.models.versions import load_bundle
 from CMBDetectorLib.preprocessing.pipeline import Preprocessed, preprocess, preprocessing_stages
 from CMBDetectorLib.progress import Part, Progress
 from CMBDetectorLib.report.html import write_detection_report
@@ -46,7 +48,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser("detect", parents=[common], help="find microbleed candidates in a scan")
     parser.add_argument("scan", type=Path, help="NIfTI or NRRD file, folder of one DICOM series, or a BIDS folder")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder for the results")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="bundled model or folder of a bundle (%(default)s)")
+    parser.add_argument("--model", help="NAME[@VERSION] of a model, or folder of a bundle (the active model)")
     add_brain_mask(parser)
     parser.add_argument("--threshold", type=likelihood_threshold, help="least score of a shown candidate (0-1)")
     parser.add_argument("--stage1-threshold", type=likelihood_threshold, help="least likelihood of a candidate (0-1)")
@@ -70,7 +72,7 @@ def run(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any]
         check_output_folder(options.output, RESULT_FILES)
     elif options.scan_name:
         raise BadInputError("--scan-name names one scan, not those of a dataset.", "Leave it out.")
-    bundle = load_bundle(options.model)
+    bundle = load_bundle(options.model) if options.model else default_bundle()
     if is_dataset:
         return _run_dataset(options, bundle, keep, listener)
     detection = detect_scan(options.scan, options.output, options.brain_mask, options, bundle, None, keep, listener)

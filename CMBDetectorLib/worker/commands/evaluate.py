@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from CMBDetectorLib.datasets.bids import read_dataset
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.files import output_folder
-from CMBDetectorLib.models.bundle import add_metrics, load_bundle
+from CMBDetectorLib.models.bundle import add_metrics
+from CMBDetectorLib.models.versions import load_bundle
 from CMBDetectorLib.worker.listeners import Listener
 
 if TYPE_CHECKING:

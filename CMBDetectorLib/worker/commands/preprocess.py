@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from CMBDetectorLib.files import output_folder
-from CMBDetectorLib.models.bundle import DEFAULT_MODEL, load_bundle
+from CMBDetectorLib.models.registry import default_bundle
+from CMBDetectorLib.models.versions import load_bundle
 from CMBDetectorLib.preprocessing.pipeline import preprocess, preprocessing_stages
 from CMBDetectorLib.volume import read_volume, write_volume
 from CMBDetectorLib.worker.listeners import Listener
@@ -21,7 +22,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser("preprocess", parents=[common], help="brain mask, N4 and normalisation alone")
     parser.add_argument("scan", type=Path, help="NIfTI or NRRD file, or the folder of one DICOM series")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder for the two images")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="model whose voxel size is used (%(default)s)")
+    parser.add_argument("--model", help="model whose voxel size is used (the active model)")
     add_brain_mask(parser)
     parser.set_defaults(run=run)
 
@@ -30,7 +31,7 @@ def run(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any]
     """Write ``preprocessed.nii.gz`` (canonical, at the model's voxel size) and ``brain_mask.nii.gz`` (as stored)."""
     mask = choose_brain_mask(options.brain_mask, listener)
     listener.plan([("reading", 3.0), *preprocessing_stages(mask), ("writing", 3.0)])
-    spacing = load_bundle(options.model).spacing_mm
+    spacing = (load_bundle(options.model) if options.model else default_bundle()).spacing_mm
     listener.report("reading")
     scan = read_volume(options.scan)
     made = preprocess(scan, mask, spacing, listener)

@@ -1,0 +1,1 @@
+"""How like real scans simulated ones are: what `benchmarks/realism.py` measures and how it lays it out."""
