@@ -151,7 +151,7 @@ def test_keys_reach_shortcuts_unless_a_field_is_edited(host, example):
     pressed = []
     shortcut = qt.QShortcut(qt.QKeySequence("A"), host.window)
     shortcut.connect("activated()", lambda: pressed.append("A"))
-    host.press(None, "A")
+    host.press(host.view("Yellow"), "A")
     host.press(host.view("Red"), "A")
     host.press(example.ui.remark, "A")
     assert (pressed, example.ui.remark.text) == (["A", "A"], "a")

@@ -17,7 +17,8 @@ def test_a_volume_is_loaded_and_painted(host, scan):
     assert (node.GetName(), node.GetClassName()) == ("ball", "vtkMRMLScalarVolumeNode")
     assert node.GetStorageNode().GetFileName() == str(scan)
     assert node.GetDisplayNode() is not None
-    assert slicer.app.layoutManager().sliceViewNames() == ("Red", "Green", "Yellow")
+    # A layout that another test has shown leaves its views behind, as in Slicer.
+    assert slicer.app.layoutManager().sliceViewNames()[:3] == ("Red", "Green", "Yellow")
     assert min(middle(host, view) for view in ("Red", "Green", "Yellow")) > 200
     host.view("Red").mrmlSliceNode().JumpSliceByOffsetting(0, 0, 35)
     assert middle(host, "Red") < 20

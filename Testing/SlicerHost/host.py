@@ -254,6 +254,10 @@ class Host:
         self.layout.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
         interaction = self.app.applicationLogic().GetInteractionNode()
         interaction.SetCurrentInteractionMode(interaction.ViewTransform)
+        focused = self.app.focusWidget()
+        if focused is not None:
+            focused.clearFocus()
+        self.window.activateWindow()
         self.process_events()
 
     def shutdown(self) -> None:
