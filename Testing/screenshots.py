@@ -6,6 +6,7 @@ python Testing/screenshots.py SCAN FOLDER
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -29,7 +30,9 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as data:
         qt.QSettings().setValue("CMBDetector/DataFolder", data)
-        qt.QSettings().setValue("CMBDetector/Interpreter", sys.executable)
+        # Not in the settings: the picture would show where this computer has its Python, and its data.
+        os.environ["CMBDETECTOR_PYTHON"] = sys.executable
+        qt.QSettings().setValue("CMBDetector/LocalDataset", "/data/microbleeds")
         qt.QSettings().setValue("CMBDetector/Reader", "Dr A")
         host.window.resize(1360, 1000)
         panels = host.load_module("CMBDetector").panels
