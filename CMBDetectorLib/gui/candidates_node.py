@@ -23,6 +23,7 @@ SCAN_ROLE = "CMBDetector.Scan"
 MASK_ROLE = "CMBDetector.BrainMask"
 _DETECTION = "CMBDetector.Detection"
 _REVIEW = "CMBDetector.Review"
+_THRESHOLD = "CMBDetector.Threshold"
 _LAYER_ROLE = "CMBDetector.Layer."
 _LAYERS = (State.ACCEPTED, State.REJECTED, State.UNSURE)
 _GLYPH_MM = 7.0
@@ -54,6 +55,7 @@ class CandidatesNode:
             _dress(node, State.UNREVIEWED)
             place_beside(node, scan)
         found.node.SetAttribute(_DETECTION, json.dumps(detection.as_json()))
+        found.node.RemoveAttribute(_THRESHOLD)
         found._write({"key": key, "readers": {}, "reader": ""})
         return found
 
@@ -94,6 +96,15 @@ class CandidatesNode:
         try:
             return Detection.from_json(json.loads(self.node.GetAttribute(_DETECTION)))
         except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+
+    @property
+    def threshold(self) -> float | None:
+        """The score from which unreviewed candidates were shown last, ``None`` where nobody has changed it."""
+        node = self.node
+        try:
+            return float(node.GetAttribute(_THRESHOLD)) if node is not None else None
+        except (TypeError, ValueError):
             return None
 
     def readers(self) -> list[str]:
@@ -158,6 +169,7 @@ class CandidatesNode:
         """Show the unreviewed candidates with a score of at least ``threshold``."""
         node = self.node
         if node is not None:
+            node.SetAttribute(_THRESHOLD, f"{threshold:.4f}")
             with slicer.util.NodeModify(node):
                 self._show_only(node, review, threshold)
 

@@ -45,7 +45,8 @@ class ReviewSession:
         self.nodes = nodes
         self.review = review
         self.log = log
-        self.shown = Shown(float(review.detection.settings.get("threshold", 0.5)))
+        kept = nodes.threshold
+        self.shown = Shown(kept if kept is not None else float(review.detection.settings.get("threshold", 0.5)))
         self._trouble = trouble
         self._states: dict[str, State] = {f.id: f.state for f in review.findings}
         self._has_changed = False

@@ -473,6 +473,8 @@ def test_state_survives_saving_and_loading_the_scene(host, panels, tmp_path):
         host.press(None, key)
     review.add((20.0, 22.0, 24.0))
     panels.detect.parameters.brainMask = "simple"
+    panels.review.view.slider.slider.value = 300
+    host.wait(0.1)
     # The log on disk is not what brings the verdicts back here.
     import qt
 
@@ -486,6 +488,8 @@ def test_state_survives_saving_and_loading_the_scene(host, panels, tmp_path):
     slicer.util.loadScene(str(tmp_path / "scene.mrml"))
     host.process_events()
     assert panels.detect.parameters.brainMask == "simple"
+    assert panels.review.view.slider.threshold == pytest.approx(0.3)
+    assert panels.review.session.shown.threshold == pytest.approx(0.3)
     now = panels.review.session.review
     assert [f.state for f in now.findings] == [f.state for f in review.findings]
     assert now.findings[1].mimic_class == "calcification"
