@@ -54,7 +54,7 @@ def remove_all(wait_s: float = 0.3) -> None:
     # Never released: whoever wants to make a temporary path now waits until the process is gone.
     _lock.acquire(timeout=wait_s)
     for path in sorted(_in_use):
-        _remove(path)
+        remove(path)
 
 
 def remove_listed(journal: Path) -> None:
@@ -68,10 +68,11 @@ def remove_listed(journal: Path) -> None:
         with suppress(ValueError):
             path = Path(str(json.loads(line)))
             if path.is_absolute() and path.name.startswith(PREFIX):
-                _remove(path)
+                remove(path)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all it holds; what cannot be removed stays."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

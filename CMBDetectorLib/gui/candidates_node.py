@@ -86,11 +86,6 @@ class CandidatesNode:
         """The key of the scan the candidates were found in."""
         return str(self._read().get("key", ""))
 
-    @property
-    def reader(self) -> str:
-        """Who reviewed last in this scene."""
-        return str(self._read().get("reader", ""))
-
     def detection(self) -> Detection | None:
         """Return the detection as it was stored in the scene, ``None`` where that is damaged."""
         try:
@@ -210,16 +205,6 @@ class CandidatesNode:
             self._fill_layer(state, review, None)
         self._draw_ring(finding)
 
-    def remove(self) -> None:
-        """Take the list and its helpers out of the scene."""
-        node = self.node
-        if node is None:
-            return
-        for helper in [node.GetNodeReference(_RING_ROLE), *(self._layer(state, make=False) for state in _LAYERS)]:
-            if helper is not None:
-                slicer.mrmlScene.RemoveNode(helper)
-        slicer.mrmlScene.RemoveNode(node)
-
     def world(self, finding: Finding) -> tuple[float, float, float]:
         """Return where the finding is in RAS mm of the world."""
         return scan_node.to_world(self.scan, finding.ras_mm)
@@ -229,8 +214,7 @@ class CandidatesNode:
         node, scan = self.node, self.scan
         if scan is None:
             return
-        helpers = [node.GetNodeReference(_RING_ROLE), *(self._layer(state, make=False) for state in _LAYERS)]
-        for member in [node, *helpers]:
+        for member in [node, node.GetNodeReference(_RING_ROLE), *(self._layer(state, make=False) for state in _LAYERS)]:
             if member is not None and member.GetTransformNodeID() != scan.GetTransformNodeID():
                 member.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
 

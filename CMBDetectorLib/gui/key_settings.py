@@ -70,8 +70,7 @@ class KeySettings:
 
     def cleanup(self) -> None:
         """Let go of the table of keys."""
-        if self._change_slot in self._table.changed:
-            self._table.changed.remove(self._change_slot)
+        self._table.forget(self._change_slot)
 
     def _build(self) -> None:
         layout = qt.QVBoxLayout(self.widget)

@@ -189,6 +189,11 @@ class KeyTable:
             lines.append(f"<tr>{''.join(cells)}</tr>")
         return f"<table cellspacing='1'>{''.join(lines)}</table>"
 
+    def forget(self, listener: Callable[[], None]) -> None:
+        """Tell ``listener`` no more, if it was told at all."""
+        if listener in self.changed:
+            self.changed.remove(listener)
+
     def _tell(self) -> None:
         for listener in list(self.changed):
             listener()
@@ -241,7 +246,7 @@ class Shortcuts:
             return
         self._is_enabled = False
         _application().disconnect("focusChanged(QWidget*,QWidget*)", self._focus_slot)
-        self._table.changed.remove(self._change_slot)
+        self._table.forget(self._change_slot)
         self._unmake()
 
     def _make(self) -> None:

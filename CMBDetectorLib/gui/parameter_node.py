@@ -22,4 +22,3 @@ class CMBDetectorParameterNode:
     maskNode: slicer.vtkMRMLDisplayableNode
     model: Annotated[str, Default("")]
     currentFinding: Annotated[str, Default("")]
-    secondLook: Annotated[bool, Default(False)]

@@ -212,8 +212,6 @@ class ReviewPanel:
             return
         on = not self.session.shown.second_look
         self.session.set_second_look(on)
-        if self.parameters is not None:
-            self.parameters.secondLook = on
         self.table.set_filter("rejected" if on else "all")
         order = self.table.order()
         self.view.show_buttons(self.session)
@@ -396,7 +394,6 @@ class ReviewPanel:
         if self.session is not None and key is not None and self.session.review[key].comment != " ".join(text.split()):
             self.session.review.comment(key, text)
             self._after_change(key)
-            self.view.show_card(self.session)
 
     # What is seen
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -62,10 +61,6 @@ class ScanJob(WorkerJob):
         """Stop at once."""
         self._pieces = None
         super().cancel()
-
-    def remove_files(self) -> None:
-        """Delete what was written for the worker, and its result."""
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(self) -> Iterator[float]:
         scan = slicer.mrmlScene.GetNodeByID(self._scan_id)

@@ -98,14 +98,6 @@ def background_volume() -> slicer.vtkMRMLScalarVolumeNode | None:
     return node if _is_scan(node) else None
 
 
-def show_volume(node: slicer.vtkMRMLScalarVolumeNode) -> None:
-    """Show ``node`` in the background of all slice views; fits the views where it was not shown before."""
-    shown = background_volume()
-    if shown is not None and shown.GetID() == node.GetID():
-        return
-    slicer.util.setSliceViewerLayers(background=node, fit=True)
-
-
 def _is_scan(node: slicer.vtkMRMLNode | None) -> bool:
     # Label maps, colour and diffusion volumes are kinds of scalar volumes, too.
     return node is not None and node.GetClassName() == "vtkMRMLScalarVolumeNode"

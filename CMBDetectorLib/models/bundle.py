@@ -122,11 +122,6 @@ def read_card(folder: Path) -> dict[str, Any]:
         raise ModelError(f"The card of the model {folder.name} is damaged.", "Install the model again.") from error
 
 
-def bundled_models() -> list[str]:
-    """Return the names of the bundles in ``Resources/Models``."""
-    return sorted(path.parent.name for path in (RESOURCES / "Models").glob(f"*/{CARD}"))
-
-
 def write_bundle(folder: Path | str, card: Mapping[str, Any], files: Mapping[str, Path]) -> Bundle:
     """Write a bundle: copies ``files`` (name -> source) and a card with their checksums, all or nothing.
 

@@ -7,10 +7,9 @@ first written into a folder ``.partial-…`` that nobody reads.
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -294,7 +293,7 @@ class Registry:
         try:
             # Whoever made these was killed: everything temporary is made by the holder of the lock.
             for path in self.folder.glob(f"{in_use.PREFIX}*"):
-                _discard(path)
+                in_use.remove(path)
             yield
         finally:
             lock.release()
@@ -311,7 +310,7 @@ class Registry:
         try:
             yield stage
         finally:
-            _discard(stage)
+            in_use.remove(stage)
             in_use.unregister(stage)
 
 
@@ -327,11 +326,3 @@ def default_bundle() -> Bundle:
 def register(bundle_folder: Path, parent: str | None = None, name: str | None = None) -> Bundle:
     """Install what was just trained in the registry, see :meth:`Registry.register`."""
     return Registry().register(bundle_folder, parent, name)
-
-
-def _discard(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink(missing_ok=True)

@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from CMBDetectorLib.errors import ModelError
-from CMBDetectorLib.models.bundle import DEFAULT_MODEL, bundled_models
-from CMBDetectorLib.models.versions import load_bundle
+from CMBDetectorLib.models.bundle import DEFAULT_MODEL
+from CMBDetectorLib.models.versions import bundled_versions, load_bundle
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_a_trained_bundle_can_be_loaded(tiny_model):
 
 
 def test_the_bundled_model_is_whole_and_says_what_it_learnt_from():
-    assert DEFAULT_MODEL in bundled_models()
+    assert DEFAULT_MODEL in [version.name for version in bundled_versions()]
     bundle = load_bundle()
     assert "simulated" in bundle.card["training_data"]
     assert sum(path.stat().st_size for path in bundle.folder.iterdir()) < 20e6

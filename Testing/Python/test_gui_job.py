@@ -21,7 +21,7 @@ from CMBDetectorLib.gui.endings import explain
 from CMBDetectorLib.gui.interpreter import LIBRARY, Interpreter
 from CMBDetectorLib.gui.job import WorkerJob
 from CMBDetectorLib.gui.job_queue import JobQueue
-from CMBDetectorLib.models.bundle import bundled_models
+from CMBDetectorLib.models.versions import bundled_versions
 from CMBDetectorLib.volume import Volume, read_volume, write_volume
 from CMBDetectorLib.worker.commands import simulate
 from CMBDetectorLib.worker.listeners import Listener
@@ -410,7 +410,7 @@ def test_real_jobs_in_the_queue_never_overlap(tmp_path):
 
 
 def test_the_name_of_a_scan_is_recorded_instead_of_its_files(worker, head, tmp_path):
-    if not bundled_models():
+    if not bundled_versions():
         pytest.skip("no model is bundled")
     small = read_volume(head)
     write_volume(tmp_path / "temporary.nii.gz", Volume(small.array[:40, :40, :12], small.ijk_to_ras))

@@ -666,9 +666,11 @@ def test_the_self_test_passes_in_the_host(host, panels, monkeypatch, tiny_model)
     import CMBDetector
 
     monkeypatch.setattr("CMBDetectorLib.gui.detect_panel.default_model", lambda: str(tiny_model))
+    said = []
     test = CMBDetector.CMBDetectorTest()
-    test.messageDelay = 1
+    monkeypatch.setattr(test, "delayDisplay", said.append)
     test.runTest()
+    assert said[-1] == "Passed", said
 
 
 def test_every_control_has_a_tip(host, panels):

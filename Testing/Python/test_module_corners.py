@@ -177,6 +177,8 @@ def test_the_scan_loses_its_image_during_the_review(host, panels):
     scan.SetAndObserveImageData(None)
     host.process_events()
     press_all(host, panels)
+    assert panels.review.session is not None
+    assert len(described(record_node(scan))) == 5
 
 
 def test_removing_the_scan_while_a_click_is_awaited(host, panels):
@@ -363,7 +365,9 @@ def test_a_layout_without_slice_views(host, panels):
     panels.review.ui.layoutButton.click()
     panels.review.ui.layoutButton.click()
     host.process_events()
+    assert slicer.app.layoutManager().layout == slicer.vtkMRMLLayoutNode.SlicerLayoutOneUpRedSliceView
     press_all(host, panels)
+    assert panels.review.session is not None
 
 
 def test_closing_the_scene_again_and_again(host, panels):

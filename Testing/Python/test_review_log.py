@@ -141,8 +141,10 @@ def test_where_locks_are_unknown_the_review_goes_on(tmp_path, monkeypatch):
         raise OSError(errno.ENOLCK, "no locks")
 
     monkeypatch.setattr(fcntl, "flock", unknown)
-    _, log = sitting(tmp_path)
-    resume(log.path)[1].close()
+    of, log = sitting(tmp_path)
+    opened, again = resume(log.path)
+    again.close()
+    assert opened.findings == of.findings
 
 
 def test_two_readers_stay_apart(tmp_path):
