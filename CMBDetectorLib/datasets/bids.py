@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,9 @@ _SUFFIX = re.compile(r"_(?:swi|SWI|T2starw)\.nii(?:\.gz)?$")
 # The magnitude and the finished SWI show microbleeds dark; phase, real and imaginary parts do not.
 _OTHER_PART = re.compile(r"_part-(?:phase|real|imag)(?:_|$)")
 _MOST_ROWS = 100_000
+LOCATIONS = ("lobar", "deep", "infratentorial")
+# Written only where some point has them.
+_OPTIONAL = ("location", "near_dark", "contrast")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Point:
 
     ``diameter_mm`` is that of a sphere of the same volume, ``certainty`` the reader's word ("definite", "possible"),
     ``source`` says who or what set the point, ``mimic_class`` what a mimic really is ("vessel", "calcification").
+    ``location`` is one of :data:`LOCATIONS`, ``near_dark`` whether other dark tissue lies beside it, ``contrast`` is
+    1 - centre / surroundings (at most 1).
     """
 
     ras_mm: tuple[float, float, float]
@@ -46,6 +52,9 @@ class Point:
     certainty: str | None = None
     source: str | None = None
     mimic_class: str | None = None
+    location: str | None = None
+    near_dark: bool | None = None
+    contrast: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,14 @@ class Case:
             BadInputError: the list is damaged.
         """
         return _positions(self.points)
+
+    def annotations(self) -> list[Point]:
+        """Return the annotated microbleeds with all that is known of them, in the order of :meth:`microbleeds`.
+
+        Raises:
+            BadInputError: the list is damaged.
+        """
+        return read_points(self.points) if self.points.is_file() else []
 
     def mimic_positions(self) -> np.ndarray:
         """Return the known mimics as RAS mm (n, 3); (0, 3) where there is no list.
@@ -161,11 +178,15 @@ def read_points(path: Path | str) -> list[Point]:
 def write_points(path: Path | str, rows: Iterable[Point], mimics: bool = False) -> None:
     """Write ``rows`` as a point list, whole or not at all; ``mimics`` adds the column ``mimic_class``.
 
+    ``location``, ``near_dark`` (1 or 0) and ``contrast`` become columns only where a point has them.
+
     Raises:
         OutputError: it cannot be written.
-        ValueError: a position is not three finite numbers.
+        ValueError: a position is not three finite numbers, or a location or contrast could not be read back.
     """
+    rows = list(rows)
     columns = ["x", "y", "z", "diameter_mm", "certainty", "source"] + ["mimic_class"] * mimics
+    columns += [name for name in _OPTIONAL if any(getattr(point, name) is not None for point in rows)]
     table = []
     for point in rows:
         x, y, z = (float(v) for v in point.ras_mm)
@@ -173,7 +194,7 @@ def write_points(path: Path | str, rows: Iterable[Point], mimics: bool = False) 
             raise ValueError(f"the position {point.ras_mm} is not finite")
         diameter = None if point.diameter_mm is None else float(point.diameter_mm)
         table.append({"x": x, "y": y, "z": z, "diameter_mm": diameter, "certainty": point.certainty})
-        table[-1] |= {"source": point.source, "mimic_class": point.mimic_class}
+        table[-1] |= {"source": point.source, "mimic_class": point.mimic_class} | _optional_cells(point)
     write_table(path, columns, table)
 
 
@@ -219,16 +240,31 @@ def _positions(path: Path) -> np.ndarray:
     return np.array([point.ras_mm for point in points], dtype=float).reshape(-1, 3)
 
 
+def _optional_cells(point: Point) -> dict[str, Any]:
+    if point.location not in (None, *LOCATIONS):
+        raise ValueError(f"the location {point.location!r} is none of {LOCATIONS}")
+    contrast = None if point.contrast is None else float(point.contrast)
+    if contrast is not None and not -math.inf < contrast <= 1:
+        raise ValueError(f"the contrast {contrast} is no finite number up to 1")
+    near_dark = None if point.near_dark is None else int(point.near_dark)
+    return {"location": point.location, "near_dark": near_dark, "contrast": contrast}
+
+
 def _point(row: dict[str, str | None], path: Path, line: int) -> Point:
     x, y, z = (_number(row[name], name, path, line) for name in "xyz")
-    words = {name: _cell(row.get(name)) for name in ("diameter_mm", "certainty", "source", "mimic_class")}
-    diameter = words["diameter_mm"]
+    names = ("diameter_mm", "certainty", "source", "mimic_class", *_OPTIONAL)
+    words = {name: _cell(row.get(name)) for name in names}
+    diameter, contrast = words["diameter_mm"], words["contrast"]
+    near_dark = _choice(words["near_dark"], ("0", "1"), "near_dark", path, line)
     return Point(
         (x, y, z),
         _number(diameter, "diameter_mm", path, line) if diameter else None,
         words["certainty"],
         words["source"],
         words["mimic_class"],
+        _choice(words["location"], LOCATIONS, "location", path, line),
+        None if near_dark is None else near_dark == "1",
+        _contrast(contrast, path, line) if contrast else None,
     )
 
 
@@ -247,6 +283,26 @@ def _number(text: str | None, column: str, path: Path, line: int) -> float:
             "Positions are RAS millimetres with a decimal point.",
         )
     return value
+
+
+def _contrast(text: str, path: Path, line: int) -> float:
+    value = _number(text, "contrast", path, line)
+    # Per cent would count as strong contrast, whatever they are.
+    if value > 1:
+        raise BadInputError(
+            f"The point list {path} has a contrast above 1 in line {line} ({text[:20]!r}).",
+            "It is 1 - centre / surroundings, a fraction and not per cent.",
+        )
+    return value
+
+
+def _choice(text: str | None, allowed: tuple[str, ...], column: str, path: Path, line: int) -> str | None:
+    if text is None or text in allowed:
+        return text
+    raise BadInputError(
+        f"The point list {path} has an unknown value in column {column} of line {line} ({text[:20]!r}).",
+        f"Known values: {', '.join(allowed)}, or n/a.",
+    )
 
 
 def is_simulated(folder: Path | str) -> bool:

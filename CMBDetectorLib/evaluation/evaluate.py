@@ -1,19 +1,21 @@
-"""Detections of a dataset against its annotations: FROC of both stages, each scan, each missed microbleed."""
+"""Detections of datasets against their annotations: FROC of both stages, groups, each scan, each missed microbleed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from CMBDetectorLib.candidate import Detection, read_detection
-from CMBDetectorLib.datasets.bids import Case
+from CMBDetectorLib.datasets.bids import Case, Point
 from CMBDetectorLib.errors import BadInputError
+from CMBDetectorLib.evaluation.by_dataset import DatasetFigures, by_dataset, dataset_table
 from CMBDetectorLib.evaluation.froc import Froc, ScanResult, froc
-from CMBDetectorLib.evaluation.matching import match
+from CMBDetectorLib.evaluation.groups import Group, HitScan, by_group, group_table
+from CMBDetectorLib.evaluation.matching import Match, match
 from CMBDetectorLib.progress import Progress
 
 
@@ -45,13 +47,36 @@ class Missed:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The FROC by the final score and by the stage-1 score, each scan, each missed microbleed, and the models used."""
+    """The FROC by the final score and by the stage-1 score, each scan, each missed microbleed, and the models used.
+
+    ``groups`` are those of the microbleeds by the final score; ``datasets`` is empty where there is only one.
+    """
 
     final: Froc
     stage1: Froc
     scans: list[ScanSummary]
     missed: list[Missed]
     models: list[dict[str, Any]]
+    groups: list[Group] = field(default_factory=list)
+    datasets: list[DatasetFigures] = field(default_factory=list)
+
+    def text(self) -> str:
+        """Return the operating points, the groups and the datasets as text for a terminal."""
+        parts = [self.final.table()]
+        if self.groups:
+            parts.append(group_table(self.groups))
+        if self.datasets:
+            parts.append(dataset_table(self.datasets))
+        return "\n\n".join(parts)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A dataset and the folder of its predictions, ``predictions/<case id>/candidates.json``."""
+
+    name: str
+    cases: Sequence[Case]
+    predictions: Path
 
 
 def evaluate(cases: Sequence[Case], predictions: Path | str, progress: Progress) -> Evaluation:
@@ -62,16 +87,45 @@ def evaluate(cases: Sequence[Case], predictions: Path | str, progress: Progress)
     Raises:
         BadInputError: no case is annotated, a prediction is missing or damaged, or an annotation is.
     """
-    predictions = Path(predictions)
+    return evaluate_datasets([Predicted("", cases, Path(predictions))], progress)
+
+
+def evaluate_datasets(datasets: Sequence[Predicted], progress: Progress) -> Evaluation:
+    """Do the same for several datasets at once; each case id then begins with the name of its dataset.
+
+    Raises:
+        BadInputError: as :func:`evaluate`, of any of the datasets.
+    """
     progress.plan([("reading the predictions", 3), ("computing the FROC", 1)])
+    work: dict[str, tuple[str, Case, Path]] = {}
+    for dataset in datasets:
+        prefix = f"{dataset.name}_" if len(datasets) > 1 else ""
+        for case, file in _files(dataset, progress):
+            work[prefix + case.id] = (dataset.name, case, file)
+    detections, truths = {}, {}
+    for case_id in progress.track(work, "reading the predictions"):
+        _, case, file = work[case_id]
+        detections[case_id] = read_detection(file)
+        truths[case_id] = case.annotations()
+    progress.report("computing the FROC", 0, 1)
+    names = {case_id: entry[0] for case_id, entry in work.items()} if len(datasets) > 1 else None
+    evaluation = compare(detections, truths, datasets=names)
+    progress.report("computing the FROC", 1, 1)
+    return evaluation
+
+
+def _files(dataset: Predicted, progress: Progress) -> list[tuple[Case, Path]]:
+    """Return each annotated case with its prediction, having checked that it is there."""
+    cases, predictions = dataset.cases, dataset.predictions
+    of = f" of {dataset.name}" if dataset.name else ""
     annotated = [case for case in cases if case.is_annotated]
     if not annotated:
         raise BadInputError(
-            "None of the scans has a list of microbleeds to compare with.",
+            f"None of the scans{of} has a list of microbleeds to compare with.",
             "Put *_desc-cmb_points.tsv files under derivatives/cmbdetector; one without rows says: no microbleeds.",
         )
     if left_out := len(cases) - len(annotated):
-        progress.log(f"{left_out} of {len(cases)} scans have no list of microbleeds and are left out.")
+        progress.log(f"{left_out} of {len(cases)} scans{of} have no list of microbleeds and are left out.")
     files = {case.id: predictions / case.id / "candidates.json" for case in annotated}
     absent = [case_id for case_id, file in files.items() if not file.is_file()]
     if absent:
@@ -81,42 +135,47 @@ def evaluate(cases: Sequence[Case], predictions: Path | str, progress: Progress)
             f"{', '.join(absent[:10])}{more}.",
             "Run the detection of each scan into a folder <predictions>/<scan id>, for instance sub-01.",
         )
-    detections, truths = {}, {}
-    for case in progress.track(annotated, "reading the predictions"):
-        detections[case.id] = read_detection(files[case.id])
-        truths[case.id] = case.microbleeds()
-    progress.report("computing the FROC", 0, 1)
-    evaluation = compare(detections, truths)
-    progress.report("computing the FROC", 1, 1)
-    return evaluation
+    return [(case, files[case.id]) for case in annotated]
 
 
-def compare(detections: Mapping[str, Detection], truths: Mapping[str, np.ndarray], seed: int = 0) -> Evaluation:
-    """Return the evaluation of ``detections`` against ``truths`` (m, 3) in RAS mm, both by case id.
+def compare(
+    detections: Mapping[str, Detection],
+    truths: Mapping[str, np.ndarray | Sequence[Point]],
+    seed: int = 0,
+    datasets: Mapping[str, str] | None = None,
+) -> Evaluation:
+    """Return the evaluation of ``detections`` against ``truths``, both by case id.
 
-    ``seed`` is that of the bootstrap intervals.
+    ``truths`` are positions (m, 3) in RAS mm, or points whose properties are known and make groups; ``seed`` is that
+    of the bootstrap intervals, ``datasets`` the name of the dataset of each case where there are several.
     """
-    final, stage1, scans, missed = [], [], [], []
+    final, stage1, scans, missed, hit = [], [], [], [], []
     models: list[dict[str, Any]] = []
     for case_id, detection in detections.items():
-        truth = np.asarray(truths[case_id], dtype=float).reshape(-1, 3)
+        points = [t if isinstance(t, Point) else Point(tuple(map(float, t))) for t in truths[case_id]]
+        truth = np.array([point.ras_mm for point in points], dtype=float).reshape(-1, 3)
         places = np.array([c.ras_mm for c in detection.candidates], dtype=float).reshape(-1, 3)
         scores = np.array([c.score for c in detection.candidates], dtype=float)
         first = np.array([c.stage1_score for c in detection.candidates], dtype=float)
         final.append(ScanResult(case_id, places, scores, truth))
         stage1.append(ScanResult(case_id, places, first, truth))
-        summary, misses = _scan(case_id, detection, places, scores, truth)
+        found = match(places, scores, truth)
+        # Index -1, no candidate, takes the value put at the end.
+        hit.append(HitScan(points, np.append(scores, -np.inf)[found.candidate]))
+        summary, misses = _scan(case_id, detection, scores, truth, found)
         scans.append(summary)
         missed.extend(misses)
         if detection.model not in models:
             models.append(detection.model)
-    return Evaluation(froc(final, seed), froc(stage1, seed), scans, missed, models)
+    curve = froc(final, seed)
+    groups = by_group(hit, curve, seed)
+    figures = by_dataset(final, datasets, curve) if datasets else []
+    return Evaluation(curve, froc(stage1, seed), scans, missed, models, groups, figures)
 
 
 def _scan(
-    case_id: str, detection: Detection, places: np.ndarray, scores: np.ndarray, truth: np.ndarray
+    case_id: str, detection: Detection, scores: np.ndarray, truth: np.ndarray, found: Match
 ) -> tuple[ScanSummary, list[Missed]]:
-    found = match(places, scores, truth)
     shown = scores >= float(detection.settings["threshold"])
     misses = []
     for position, index in zip(truth, found.candidate, strict=True):

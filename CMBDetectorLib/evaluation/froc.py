@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from CMBDetectorLib.evaluation.matching import match
+from CMBDetectorLib.evaluation.words import interval_words, number_words, plain_json, text_table
 
 OPERATING_FP = (0.5, 1.0, 2.0, 4.1, 8.0, 14.5, 38.15)
 _REPLICATES = 1000
@@ -87,7 +88,7 @@ class Froc:
         """Return everything as plain JSON values; NaN becomes ``None``."""
         curve = {name: getattr(self, name) for name in ("threshold", "fp_per_scan", *_MEASURES)}
         band = {"fp_per_scan": self.band_fp, "low": self.band_low, "high": self.band_high}
-        return _plain(
+        return plain_json(
             {
                 "scans": self.scans,
                 "scans_with_microbleeds": self.scans_with_microbleeds,
@@ -105,7 +106,7 @@ class Froc:
         """Return the operating points as a table of words, its first row the heading."""
         rows = [_HEADING]
         for p in self.operating_points:
-            intervals = (_interval(p.sensitivity_ci), _interval(p.mean_sensitivity_ci))
+            intervals = (interval_words(p.sensitivity_ci), interval_words(p.mean_sensitivity_ci))
             rows.append(_words(f"<= {p.fp_allowed:g}", vars(p), intervals, p.threshold))
         rows.append(_words("all candidates", self.ceiling(), ("", ""), None))
         best = self.best_f1()
@@ -114,13 +115,11 @@ class Froc:
 
     def table(self) -> str:
         """Return the operating points as text for a terminal."""
-        rows = self.rows()
-        widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADING))]
         counts = f"{self.scans_with_microbleeds} have microbleeds ({self.microbleeds} in all)"
         return "\n".join(
             [
                 f"Scans: {self.scans}, of which {counts}. Candidates: {self.candidates}.",
-                *("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows),
+                text_table(self.rows()),
                 NOTES,
             ]
         )
@@ -248,29 +247,11 @@ def _operating_point(curve: Froc, fp: float, pooled: np.ndarray, mean: np.ndarra
     )
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float | np.floating):
-        return round(float(value), 6) if np.isfinite(value) else None
-    return value
-
-
 def _words(
     name: str, values: Mapping[str, Any], intervals: tuple[str, str], threshold: float | None
 ) -> tuple[str, ...]:
     """Return one row of :meth:`Froc.rows`; numbers that do not exist become "-"."""
-    pooled, mean = (_number(100 * values[key], ".1f", " %") for key in ("sensitivity", "mean_sensitivity"))
-    precision, f1 = (_number(values[key], ".3f") for key in ("precision", "f1"))
+    pooled, mean = (number_words(100 * values[key], ".1f", " %") for key in ("sensitivity", "mean_sensitivity"))
+    precision, f1 = (number_words(values[key], ".3f") for key in ("precision", "f1"))
     reached = f"{values['fp_per_scan']:.2f}"
-    return (name, reached, pooled, intervals[0], mean, intervals[1], precision, f1, _number(threshold, ".3f"))
-
-
-def _interval(limits: tuple[float, float]) -> str:
-    return f"{100 * limits[0]:.0f}-{100 * limits[1]:.0f} %" if np.isfinite(limits[0]) else "-"
-
-
-def _number(value: float | None, style: str, unit: str = "") -> str:
-    return f"{value:{style}}{unit}" if value is not None and np.isfinite(value) else "-"
+    return (name, reached, pooled, intervals[0], mean, intervals[1], precision, f1, number_words(threshold, ".3f"))

@@ -7,7 +7,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from CMBDetectorLib.evaluation.by_dataset import DATASET_NOTE, dataset_words
 from CMBDetectorLib.evaluation.froc import NOTES, Froc
+from CMBDetectorLib.evaluation.groups import GROUP_NOTES, group_words
 from CMBDetectorLib.evaluation.matching import HIT_RADIUS_MM
 from CMBDetectorLib.files import write_text
 from CMBDetectorLib.report.page import Html, banner, data_uri, definitions, page, paragraph, table
@@ -38,6 +40,8 @@ def write_evaluation_report(
         "<h2>Operating points</h2>",
         _operating_points(final),
         *[paragraph(note, "faint") for note in NOTES.splitlines()],
+        *_groups(evaluation),
+        *_datasets(evaluation),
         "<h2>Stage 1 alone</h2>",
         _operating_points(evaluation.stage1),
         *_scans(evaluation),
@@ -61,6 +65,22 @@ def _summary(final: Froc) -> str:
 def _operating_points(curve: Froc) -> str:
     heading, *rows = curve.rows()
     return table(heading, rows, text_columns=(0,))
+
+
+def _groups(evaluation: Evaluation) -> list[str]:
+    if not evaluation.groups:
+        return []
+    heading, *rows = group_words(evaluation.groups)
+    notes = [paragraph(note, "faint") for note in GROUP_NOTES.splitlines()]
+    return ["<h2>Sensitivity by group (95 %)</h2>", table(heading, rows, text_columns=(0,)), *notes]
+
+
+def _datasets(evaluation: Evaluation) -> list[str]:
+    if not evaluation.datasets:
+        return []
+    heading, *rows = dataset_words(evaluation.datasets)
+    title = "<h2>Sensitivity by dataset (false positives per scan)</h2>"
+    return [title, table(heading, rows, text_columns=(0,)), paragraph(DATASET_NOTE, "faint")]
 
 
 def _scans(evaluation: Evaluation) -> list[str]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from CMBDetectorLib.datasets.bids import (
     BRAIN_MASK,
+    LOCATIONS,
     MIMICS,
     POINTS,
     Point,
@@ -93,6 +94,44 @@ def test_any_positions_survive_to_a_micrometre(tmp_path_factory, places):
     np.testing.assert_allclose(read, np.array(places).reshape(-1, 3), atol=1e-3)
 
 
+def points(column):
+    words = st.sampled_from([None, "definite", "reader ü"])
+    optional = {
+        "location": st.sampled_from([None, *LOCATIONS]),
+        "near_dark": st.sampled_from([None, False, True]),
+        "contrast": st.none() | st.integers(-1000, 1000).map(lambda v: v / 1000),
+    }
+    kept = {name: values if name in column else st.none() for name, values in optional.items()}
+    place = st.tuples(*[st.integers(-150_000, 150_000).map(lambda v: v / 1000)] * 3)
+    diameter = st.none() | st.integers(0, 1000).map(lambda v: v / 100)
+    return st.builds(Point, place, diameter_mm=diameter, certainty=words, source=words, mimic_class=words, **kept)
+
+
+@given(st.sets(st.sampled_from(["location", "near_dark", "contrast"])).flatmap(lambda c: st.lists(points(c))))
+@settings(max_examples=100)
+def test_whatever_is_known_of_points_survives_and_has_a_column_only_where_needed(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("points") / "p.tsv"
+    write_points(path, rows, mimics=True)
+    assert read_points(path) == rows
+    columns = path.read_text(encoding="utf-8").splitlines()[0].split("\t")
+    assert columns[:7] == ["x", "y", "z", "diameter_mm", "certainty", "source", "mimic_class"]
+    known = ("location", "near_dark", "contrast")
+    assert columns[7:] == [name for name in known if any(getattr(point, name) is not None for point in rows)]
+
+
+def test_optional_columns_as_text(tmp_path):
+    path = tmp_path / "p.tsv"
+    rows = [Point((1, 2, 3), location="deep", near_dark=True, contrast=0.25), Point((4, 5, 6), near_dark=False)]
+    write_points(path, iter(rows))
+    header, first, second = (line.split("\t") for line in path.read_text().splitlines())
+    assert header[6:] == ["location", "near_dark", "contrast"]
+    assert (first[6:], second[6:]) == (["deep", "1", "0.25"], ["n/a", "0", "n/a"])
+    for wrong in ({"location": "Deep"}, {"contrast": 1.5}, {"contrast": float("nan")}, {"contrast": -float("inf")}):
+        with pytest.raises(ValueError, match=r"location|contrast"):
+            write_points(path, [Point((1, 2, 3), **wrong)])
+    assert len(read_points(path)) == 2
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -104,6 +143,11 @@ def test_any_positions_survive_to_a_micrometre(tmp_path_factory, places):
         ("x\ty\tz\n1\tinf\t3\n", "column y of line 2"),
         ("x\ty\tz\n1,5\t2\t3\n", "column x of line 2"),
         ("x\ty\tz\tdiameter_mm\n1\t2\t3\tbig\n", "column diameter_mm of line 2"),
+        ("x\ty\tz\tcontrast\n1\t2\t3\tn/a\n1\t2\t3\tdark\n", "no number in column contrast of line 3"),
+        ("x\ty\tz\tcontrast\n1\t2\t3\tinf\n", "no number in column contrast of line 2"),
+        ("x\ty\tz\tcontrast\n1\t2\t3\t60\n", "contrast above 1 in line 2 .'60'"),
+        ("x\ty\tz\tlocation\n1\t2\t3\tLobar\n", "unknown value in column location of line 2 .'Lobar'"),
+        ("x\ty\tz\tnear_dark\n1\t2\t3\tTrue\n", "unknown value in column near_dark of line 2 .'True'"),
         ("x\ty\tz\n" + "1\t2\t3\n" * 100_001, "line 100002"),
     ],
 )

@@ -72,7 +72,8 @@ def test_evaluation_of_files(dataset, tmp_path):
 def test_what_is_written(dataset, tmp_path):
     result = evaluate(read_dataset(dataset), tmp_path / "predictions", Progress())
     write_evaluation(tmp_path / "out", result, "Toys & co", ["Two <scans>."])
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
+    # One dataset has no table of datasets.
+    assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES) - {"datasets.tsv"}
     data = json.loads((tmp_path / "out" / "froc.json").read_text())
     assert data["final"]["microbleeds"] == 3
     assert [p["fp_allowed"] for p in data["final"]["operating_points"]] == [0.5, 1, 2, 4.1, 8, 14.5, 38.15]

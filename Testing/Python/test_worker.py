@@ -78,6 +78,11 @@ def test_detect_finds_the_microbleeds_it_was_trained_on(worker, crops, tiny_mode
     froc = json.loads((tmp_path / "report" / "froc.json").read_text())
     assert froc["final"]["ceiling"]["sensitivity"] >= 0.5
     assert (tmp_path / "report" / "froc.png").stat().st_size > 10_000
+    # The simulator recorded all that groups are made of.
+    groups = {group["name"]: group["microbleeds"] for group in froc["groups"]}
+    assert groups["all"] == groups["beside dark tissue"] + groups["elsewhere"] == 12
+    assert groups["lobar"] + groups["deep"] + groups["infratentorial"] == 12
+    assert groups["contrast < 0.5"] + groups["contrast >= 0.5"] == 12
     card = shutil.copytree(tiny_model, tmp_path / "copy")
     noted = worker("evaluate", crops, "--predictions", tmp_path / "found", "--card", card)
     assert noted.code == 0, noted.stderr[-2000:]

@@ -1,8 +1,9 @@
-"""``cmbdetector evaluate``: predictions against the annotations of a dataset."""
+"""``cmbdetector evaluate``: predictions against the annotations of a dataset, or of several together."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,10 @@ _CARD_RATES = (1, 4.1, 14.5)
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     """Declare the command."""
     parser = commands.add_parser("evaluate", parents=[common], help="FROC of predictions against annotations")
-    parser.add_argument("dataset", type=Path, help="BIDS folder with annotations")
-    parser.add_argument("--predictions", type=Path, required=True, metavar="DIR", help="what detect wrote for it")
+    parser.add_argument("dataset", type=Path, nargs="*", help="BIDS folders with annotations")
+    parser.add_argument(
+        "--predictions", type=Path, nargs="+", required=True, metavar="DIR", help="what detect wrote for each dataset"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="new folder for froc.json, plot and report")
     parser.add_argument("--card", metavar="MODEL", help="also write the figures into the card of this model")
     parser.set_defaults(run=run)
@@ -31,11 +34,19 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any], str]:
     """Print the table and, with ``--output``, write the report."""
-    from CMBDetectorLib.evaluation.evaluate import evaluate
+    from CMBDetectorLib.evaluation.evaluate import Predicted, evaluate_datasets
     from CMBDetectorLib.report.evaluation_files import FILES, write_evaluation
 
-    evaluation = evaluate(read_dataset(options.dataset), options.predictions, listener)
-    text = evaluation.final.table()
+    pairs = _pairs(options.dataset, options.predictions)
+    names = [folder.resolve().name for folder, _ in pairs]
+    if len(set(names)) < len(names):
+        raise BadInputError("Two of the datasets have the same folder name.", "Rename one of the folders.")
+    predicted = [
+        Predicted(name if len(pairs) > 1 else "", read_dataset(folder), predictions)
+        for name, (folder, predictions) in zip(names, pairs, strict=True)
+    ]
+    evaluation = evaluate_datasets(predicted, listener)
+    text = evaluation.text()
     if options.output is not None:
         with output_folder(options.output, FILES) as folder:
             write_evaluation(folder, evaluation)
@@ -46,10 +57,31 @@ def run(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any]
             raise BadInputError(
                 f"These predictions were not made by the model {bundle.name}.", "Detect with that model first."
             )
-        name = options.dataset.resolve().name
+        name = " + ".join(names)
         add_metrics(bundle, {name: _figures(evaluation)}, {name: _scores(evaluation)})
         text += f"\nWritten into the card of {bundle.name}."
-    return {"output": str(options.output) if options.output else None, "final": evaluation.final.to_json()}, text
+    data = {
+        "output": str(options.output) if options.output else None,
+        "final": evaluation.final.to_json(),
+        "groups": [group.to_json() for group in evaluation.groups],
+        "datasets": [dataset.to_json() for dataset in evaluation.datasets],
+    }
+    return data, text
+
+
+def _pairs(datasets: Sequence[Path], predictions: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """Return each dataset with its predictions, in the order given."""
+    # "--predictions DIR DATASET": the option has taken what follows it.
+    if not datasets and len(predictions) % 2 == 0:
+        half = len(predictions) // 2
+        predictions, datasets = predictions[:half], predictions[half:]
+    if len(datasets) != len(predictions):
+        raise BadInputError(
+            f"{len(datasets)} dataset{'s' * (len(datasets) != 1)} and {len(predictions)} folder"
+            f"{'s' * (len(predictions) != 1)} of predictions do not pair up.",
+            "Name as many of one as of the other: evaluate A B --predictions PA PB.",
+        )
+    return list(zip(datasets, predictions, strict=True))
 
 
 def _figures(evaluation: Evaluation) -> str:
