@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 
 from CMBDetectorLib.detection.detector import Detector
-from CMBDetectorLib.detection.likelihood import MARGIN, exact_windows
+from CMBDetectorLib.detection.likelihood import exact_windows, tile_margin
 from CMBDetectorLib.detection.tiles import plan_tiles
 from CMBDetectorLib.models.bundle import DEFAULT_MODEL
 from CMBDetectorLib.models.versions import load_bundle
@@ -87,7 +87,7 @@ def _part(image: Volume, mask: Volume, slices: int) -> tuple[Volume, Volume]:
 def _report_rate(bundle, mask: np.ndarray, seconds: float) -> None:
     """Print the floating-point rate of `dense` against a large matrix product of the same back end."""
     architecture = bundle.networks("unets")[0][1]
-    voxels = sum(tile.voxels for tile in plan_tiles(mask, unet.stride(architecture), MARGIN))
+    voxels = sum(tile.voxels for tile in plan_tiles(mask, unet.stride(architecture), tile_margin(architecture)))
     operations = 2 * voxels * unet.operations_per_voxel(architecture)
     peak = backend.peak_rate()
     print(

@@ -16,11 +16,14 @@ from CMBDetectorLib.detection.patches import cut_windows
 from CMBDetectorLib.detection.size import apparent_diameter
 from CMBDetectorLib.models.bundle import Bundle
 from CMBDetectorLib.networks import backend, unet
+from CMBDetectorLib.networks.catalogue import window
+from CMBDetectorLib.networks.cnn import DEFAULT_CNN
 from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.volume import Volume
 
 Inference = Literal["dense", "exact"]
 _PATCHES_PER_BATCH = 64
+_MIRRORS: tuple[tuple[int, ...], ...] = ((), (1,), (2,), (1, 2))  # axes of a batch of windows: left-right, front-back
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,21 @@ class Found:
 class Detector:
     """Stage 1 (U-Nets) and stage 2 (CNNs) of one bundle.
 
-    ``unets`` and ``cnns`` are Keras models; ``architecture`` is that of the U-Nets. Batch normalisation is folded into
-    the convolutions once, here.
+    ``unets`` and ``cnns`` are Keras models, followed by the architecture of each kind. Batch normalisation is folded
+    into the convolutions once, here.
     """
 
-    def __init__(self, unets: Sequence[Any], cnns: Sequence[Any], architecture: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        unets: Sequence[Any],
+        cnns: Sequence[Any],
+        architecture: dict[str, Any],
+        cnn_architecture: dict[str, Any] | None = None,
+    ) -> None:
         self._unets = list(unets)
         self._cnns = list(cnns)
         self._architecture = architecture
+        self._cnn_architecture = cnn_architecture or DEFAULT_CNN
 
     @classmethod
     def from_bundle(cls, bundle: Bundle) -> Detector:
@@ -53,7 +63,8 @@ class Detector:
         """
         unets = bundle.networks("unets")
         cnns = bundle.networks("cnns")
-        return cls([backend.load(p) for p, _ in unets], [backend.load(p) for p, _ in cnns], unets[0][1])
+        load = backend.load
+        return cls([load(p) for p, _ in unets], [load(p) for p, _ in cnns], unets[0][1], cnns[0][1])
 
     @cached_property
     def _folded(self) -> list[Any]:
@@ -69,21 +80,27 @@ class Detector:
             progress.report("stage 1", step, steps)
 
         if inference == "exact":
-            array = exact_map(self._folded, image.array, mask.array, report)
+            array = exact_map(self._folded, image.array, mask.array, report, window=window(self._architecture))
         else:
             array = dense_map(self._folded, self._architecture, image.array, mask.array, report)
         return image.with_array(array)
 
     def discriminate(self, image: np.ndarray, ijk: np.ndarray) -> np.ndarray:
-        """Return the mean probability (n,) that the CNNs give to the positions ``ijk`` (n, 3) of ``image``."""
+        """Return the mean probability (n,) that the CNNs give to the positions ``ijk`` (n, 3) of ``image``.
+
+        With ``flips`` in their architecture it is also the mean over the window's mirror images.
+        """
         scores = np.zeros(len(ijk), np.float32)
+        size = window(self._cnn_architecture)
+        mirrors = _MIRRORS if self._cnn_architecture.get("flips") else _MIRRORS[:1]
         for first in range(0, len(ijk), _PATCHES_PER_BATCH):
             part = slice(first, first + _PATCHES_PER_BATCH)
-            windows = cut_windows(image, ijk[part])[..., None]
+            windows = cut_windows(image, ijk[part], size)[..., None]
             with backend.memory_guard():
                 for model in self._cnns:
-                    scores[part] += np.asarray(model.predict_on_batch(windows))[:, 0]
-        return scores / len(self._cnns)
+                    for axes in mirrors:
+                        scores[part] += np.asarray(model.predict_on_batch(np.flip(windows, axes)))[:, 0]
+        return scores / (len(self._cnns) * len(mirrors))
 
     def detect(
         self,

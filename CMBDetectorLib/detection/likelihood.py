@@ -18,12 +18,18 @@ from CMBDetectorLib.networks.backend import memory_guard
 EXACT_STRIDE = 3
 """The paper's step between two windows, in voxels on each axis."""
 _WINDOWS_PER_BATCH = 64
-MARGIN = (8, 8, 4)
-"""What a tile is computed with around its core, in voxels: less than :func:`CMBDetectorLib.networks.unet.margin`
-because the outermost voxels of the receptive field hardly count (``Testing/Python/test_detection.py`` holds it to
-0.03)."""
 
 Report = Callable[[int, int], None]
+
+
+def tile_margin(architecture: dict[str, Any]) -> tuple[int, int, int]:
+    """Return what a tile is computed with around its core, in voxels (i, j, k).
+
+    Less than :func:`CMBDetectorLib.networks.unet.margin` because the outermost voxels of the receptive field hardly
+    count (``Testing/Python/test_detection.py`` holds it to 0.03).
+    """
+    i, j, k = unet.stride(architecture)
+    return 2 * i, 2 * j, 2 * k
 
 
 def _silent(step: int, steps: int) -> None:
@@ -37,12 +43,13 @@ def dense_map(
     mask: np.ndarray,
     report: Report = _silent,
     most_voxels: int = MOST_VOXELS,
-    margin: Sequence[int] = MARGIN,
+    margin: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Return the mean likelihood (float32, i j k) of ``models``, 0 outside ``mask``.
 
     ``image`` is normalised, float32, 0 outside the brain; ``mask`` bool of the same shape. Only tiles that hold brain
-    are computed, each with ``margin`` voxels around it; ``report(step, steps)`` is called after each tile and model.
+    are computed, each with ``margin`` voxels (:func:`tile_margin`) around it; ``report(step, steps)`` is called after
+    each tile and model.
 
     Raises:
         OutOfMemoryError: a tile does not fit into memory.
@@ -50,7 +57,7 @@ def dense_map(
     total = np.zeros(image.shape, np.float32)
     if not mask.any():
         return total
-    tiles = plan_tiles(mask, unet.stride(architecture), margin, most_voxels)
+    tiles = plan_tiles(mask, unet.stride(architecture), margin or tile_margin(architecture), most_voxels)
     steps, done = len(tiles) * len(models), 0
     for tile in tiles:
         voxels = _read_box(image, np.array(tile.start) - tile.margin, tile.shape)
@@ -73,20 +80,21 @@ def exact_map(
     mask: np.ndarray,
     report: Report = _silent,
     most_windows: int | None = None,
+    window: Sequence[int] = unet.WINDOW,
 ) -> np.ndarray:
     """Return what :func:`dense_map` returns, by the paper's sliding window.
 
     Windows without brain are left out: they would add nothing to a voxel of the brain. Each map is normalised by the
-    number of windows over a voxel. ``most_windows`` stops early, for benchmarks that measure a part.
+    number of windows over a voxel. ``most_windows`` stops early, for benchmarks that measure a part. Windows larger
+    than the paper's (``window``, voxels) are moved by a third of themselves instead of by 3 voxels.
     """
-    window = np.array(unet.WINDOW)
     # Room on each side, so that every voxel of the brain is under windows at all offsets.
-    pad = window - 1
-    padded = np.pad(image, [(int(p), int(p + EXACT_STRIDE)) for p in pad])
+    pad = np.array(window) - 1
+    padded = _framed(image, window)
     total = np.zeros(padded.shape, np.float32)
     count = np.zeros(padded.shape, np.uint16)
-    corners = _window_corners(np.pad(mask, [(int(p), int(p + EXACT_STRIDE)) for p in pad]))[:most_windows]
-    views = np.lib.stride_tricks.sliding_window_view(padded, unet.WINDOW)
+    corners = _window_corners(_framed(mask, window), window)[:most_windows]
+    views = np.lib.stride_tricks.sliding_window_view(padded, tuple(window))
     for first in range(0, len(corners), _WINDOWS_PER_BATCH):
         batch = corners[first : first + _WINDOWS_PER_BATCH]
         windows = views[batch[:, 0], batch[:, 1], batch[:, 2]][..., None]
@@ -105,22 +113,34 @@ def exact_map(
     return np.where(mask, total[inner], np.float32(0))
 
 
-def exact_windows(mask: np.ndarray) -> int:
+def exact_stride(window: Sequence[int]) -> tuple[int, int, int]:
+    """Return the step (i, j, k) between two windows: the paper's 3 for its window, a third of a larger one."""
+    i, j, k = (EXACT_STRIDE if n <= paper else n // 3 for n, paper in zip(window, unet.WINDOW, strict=True))
+    return i, j, k
+
+
+def exact_windows(mask: np.ndarray, window: Sequence[int] = unet.WINDOW) -> int:
     """Return how many windows :func:`exact_map` computes for ``mask`` (bool, i j k)."""
-    return len(_window_corners(np.pad(mask, [(n - 1, n - 1 + EXACT_STRIDE) for n in unet.WINDOW])))
+    return len(_window_corners(_framed(mask, window), window))
 
 
-def _window_corners(mask: np.ndarray) -> np.ndarray:
+def _framed(array: np.ndarray, window: Sequence[int]) -> np.ndarray:
+    """Return ``array`` with room for windows at all offsets over its first and last voxels."""
+    return np.pad(array, [(n - 1, n - 1 + s) for n, s in zip(window, exact_stride(window), strict=True)])
+
+
+def _window_corners(mask: np.ndarray, window: Sequence[int]) -> np.ndarray:
     """Return the first voxels (n, 3) of the windows on the stride grid that hold brain."""
     table = np.pad(mask, ((1, 0),) * 3).astype(np.int64)
     for axis in range(3):
         np.cumsum(table, axis=axis, out=table)
-    starts = [np.arange(0, n - w + 1, EXACT_STRIDE) for n, w in zip(mask.shape, unet.WINDOW, strict=True)]
+    steps = exact_stride(window)
+    starts = [np.arange(0, n - w + 1, s) for n, w, s in zip(mask.shape, window, steps, strict=True)]
     sums = np.zeros([len(s) for s in starts], np.int64)
     for corner in np.ndindex(2, 2, 2):
-        at = [s + w * c for s, w, c in zip(starts, unet.WINDOW, corner, strict=True)]
+        at = [s + w * c for s, w, c in zip(starts, window, corner, strict=True)]
         sums += (-1) ** (3 - sum(corner)) * table[np.ix_(*at)]
-    return np.argwhere(sums > 0) * EXACT_STRIDE
+    return np.argwhere(sums > 0) * np.array(steps)
 
 
 def _read_box(image: np.ndarray, start: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -20,8 +20,8 @@ _LARGEST_TEXT = 8 << 20
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MODULES = {"keras", "keras.layers", "keras.initializers", "keras.models", "keras.src.models.functional", None}
 _CLASSES = {
-    # networks/unet.py and networks/cnn.py, and what Keras writes around their layers
-    "BatchNormalization", "Concatenate", "Conv3D", "Conv3DTranspose", "Dense", "Dropout", "Flatten", "InputLayer",
+    # The layers of the room ``networks``, and what Keras writes around them
+    "AveragePooling3D", "BatchNormalization", "Concatenate", "Conv3D", "Conv3DTranspose", "Cropping3D", "Dense", "Dropout", "Flatten", "InputLayer",
     "MaxPooling3D", "ReLU", "Rescaling", "Functional", "DTypePolicy", "__keras_tensor__",
     "Constant", "GlorotUniform", "Ones", "Zeros",
 }  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from CMBDetectorLib.networks.layout import Layout
 from CMBDetectorLib.networks.unet import MOMENTUM, WINDOW
 
 DEFAULT_CNN: dict[str, Any] = {"kind": "cnn", "channels": [32, 64], "dense": [500, 100], "dropout": 0.3}
@@ -18,30 +19,33 @@ DEFAULT_CNN: dict[str, Any] = {"kind": "cnn", "channels": [32, 64], "dense": [50
 _KERNEL = (7, 7, 5)
 
 
-def build_cnn(architecture: dict[str, Any] | None = None, name: str = "cnn", unfolded: bool = False) -> Any:
+def build_cnn(
+    architecture: dict[str, Any] | None = None, name: str = "cnn", unfolded: bool = False, first: bool | None = None
+) -> Any:
     """Return a Keras model from (batch, 20, 20, 16, 1) normalised intensities to (batch, 1) probabilities.
 
     With ``unfolded`` the input is what :func:`unfold` makes of the windows, and the first convolution a matrix
     product with the same weights: on a processor its gradient is then five times faster, and half of a training step.
-    :func:`refold` brings such a model back.
+    :func:`refold` brings such a model back. ``first`` as for :func:`CMBDetectorLib.networks.unet.build_unet`.
     """
-    from keras import Input, Model, layers
+    from keras import Input, Model
 
     architecture = architecture or DEFAULT_CNN
-    first, second = architecture["channels"]
+    layers = Layout(False if unfolded else first)
+    narrow, wide = architecture["channels"]
     if unfolded:
         positions = [n - k + 1 for n, k in zip(WINDOW, _KERNEL, strict=True)]
         patch = Input((*positions, _KERNEL[0] * _KERNEL[1] * _KERNEL[2]), name="patch")
-        convolution = layers.Dense(first, use_bias=False, name="conv1")
+        convolution = layers.Dense(narrow, use_bias=False, name="conv1")
     else:
         patch = Input((*WINDOW, 1), name="patch")
-        convolution = layers.Conv3D(first, _KERNEL, use_bias=False, name="conv1")
-    x = layers.Rescaling(2.0, -1.0, name="centre")(patch)
+        convolution = layers.Conv3D(narrow, _KERNEL, use_bias=False, name="conv1")
+    x = layers.Rescaling(2.0, -1.0, name="centre")(patch if unfolded else layers.enter(patch))
     x = convolution(x)
     x = layers.BatchNormalization(momentum=MOMENTUM, name="norm1")(x)
     x = layers.MaxPooling3D(2, name="pool1")(x)
     x = layers.ReLU(name="relu1")(x)
-    x = layers.Conv3D(second, (5, 5, 3), use_bias=False, name="conv2")(x)
+    x = layers.Conv3D(wide, (5, 5, 3), use_bias=False, name="conv2")(x)
     x = layers.BatchNormalization(momentum=MOMENTUM, name="norm2")(x)
     x = layers.ReLU(name="relu2")(x)
     x = layers.Flatten(name="flatten")(x)

@@ -6,7 +6,7 @@ import datetime
 import math
 import tempfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,18 +16,22 @@ import numpy as np
 
 import CMBDetectorLib
 from CMBDetectorLib.detection.detector import Detector
+from CMBDetectorLib.files import atomic_path
 from CMBDetectorLib.models.bundle import Bundle, write_bundle
+from CMBDetectorLib.networks import backend
+from CMBDetectorLib.networks.catalogue import build, window
 from CMBDetectorLib.networks.cnn import build_cnn, refold, unfold
-from CMBDetectorLib.networks.unet import WINDOW, build_unet, lower_likelihood
+from CMBDetectorLib.networks.unet import lower_likelihood
 from CMBDetectorLib.progress import Part, Progress
 from CMBDetectorLib.training.cases import PreparedCase
-from CMBDetectorLib.training.fitting import POSITIVE_WEIGHT, Sampler, fit
+from CMBDetectorLib.training.fitting import POSITIVE_WEIGHT, fit
 from CMBDetectorLib.training.mimics import mine_mimics
 from CMBDetectorLib.training.patches import Stage1Sampler, Stage2Sampler
 from CMBDetectorLib.training.settings import FitSettings, TrainingSettings
 
 _MISS_COST = 5.0
 """What a missed voxel of a microbleed costs stage 1 against a false one, once it is trained."""
+_SCORED_AT_ONCE = 64
 STAGES = [("U-Nets", 60.0), ("mimics", 25.0), ("CNNs", 15.0)]
 """The stages of :func:`train_networks` and their usual shares of the time."""
 
@@ -54,29 +58,30 @@ class Trained:
     @property
     def detector(self) -> Detector:
         """The networks as a detector."""
-        return Detector(list(self.unets.values()), list(self.cnns.values()), self.settings.unet_architecture)
+        settings = self.settings
+        return Detector(
+            list(self.unets.values()), list(self.cnns.values()), settings.unet_architecture, settings.cnn_architecture
+        )
 
 
 def train_networks(
-    cases: Sequence[PreparedCase], settings: TrainingSettings, work: Path, progress: Progress
+    cases: Sequence[PreparedCase],
+    settings: TrainingSettings,
+    work: Path,
+    progress: Progress,
+    start: Bundle | None = None,
 ) -> Trained:
     """Train both stages on ``cases``; checkpoints and mimics are kept in the folder ``work``.
 
-    What ``work`` already holds of the same recipe is not done again.
+    What ``work`` already holds of the same recipe is not done again. The networks of ``start``, which must have the
+    architectures of ``settings``, are trained further instead of new ones.
 
     Raises:
         BadInputError: ``work`` holds a run with other settings.
+        ModelError: a network of ``start`` cannot be loaded.
     """
     progress.plan(STAGES)
-    unet, cnn = settings.unet, settings.cnn
-    sampler = Stage1Sampler(cases, settings.spacing_mm, unet.shift, settings.target_sigma_mm)
-    unets = _fit_each(
-        "unet", "U-Nets", unet, settings.seed, sampler, partial(build_unet, settings.unet_architecture), work, progress
-    )
-    for model in unets.values():
-        # The weight of the loss raises every likelihood; taken back but for the cost of a miss, the paper's thresholds
-        # leave about a hundred candidates a scan instead of a thousand, with the same microbleeds among them.
-        lower_likelihood(model, math.log(POSITIVE_WEIGHT / _MISS_COST))
+    unets = _fit_unets(cases, settings, work, progress, start)
     stage1 = Detector(list(unets.values()), [], settings.unet_architecture)
     mimics = []
     for number, case in enumerate(cases):
@@ -85,38 +90,97 @@ def train_networks(
         mimics.append(mine_mimics(stage1, case, settings.mimic_threshold, path, part))
         progress.report("mimics", number + 1, len(cases))
     progress.log(f"{sum(map(len, mimics))} mimics in {len(cases)} scans")
-    sampler2 = Stage2Sampler(cases, mimics, settings.spacing_mm, cnn.shift)
-
-    def unfolded(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-        windows, labels = sampler2(rng, count)
-        return unfold(windows), labels
-
-    build = partial(build_cnn, settings.cnn_architecture, unfolded=True)
-    fitted = _fit_each("cnn", "CNNs", cnn, settings.seed, unfolded, build, work, progress)
-    cnns = {batch: refold(model, settings.cnn_architecture) for batch, model in fitted.items()}
+    cnns = _fit_cnns(cases, mimics, settings, work, progress, start)
     microbleeds = sum(len(case.microbleeds_ras) for case in cases)
     return Trained(unets, cnns, microbleeds, sum(map(len, mimics)), settings)
 
 
-def _fit_each(
-    kind: str,
-    stage: str,
-    settings: FitSettings,
-    seed: int,
-    sample: Sampler,
-    build: Callable[..., Any],
+def _fit_unets(
+    cases: Sequence[PreparedCase], settings: TrainingSettings, work: Path, progress: Progress, start: Bundle | None
+) -> dict[int, Any]:
+    unet, architecture = settings.unet, settings.unet_architecture
+    sampler = Stage1Sampler(
+        cases, settings.spacing_mm, unet.shift, settings.target_sigma_mm, window(architecture), unet.scanners
+    )
+    unets = {}
+    for number, batch in enumerate(unet.batch_sizes):
+        name = f"unet-{batch}"
+        part = Part(progress, "U-Nets", number, len(unet.batch_sizes))
+        seed, make = network_seed(settings.seed, name), partial(build, architecture, name)
+        # The weight of the loss raises every likelihood; taken back but for the cost of a miss, the paper's thresholds
+        # leave about a hundred candidates a scan instead of a thousand, with the same microbleeds among them.
+        raised = math.log(POSITIVE_WEIGHT / _MISS_COST)
+        initial = None
+        if start is not None:
+            known = _network(start, "unets", number)
+            lower_likelihood(known, -raised)
+            initial = known.get_weights()
+        unets[batch] = fit(make, sampler, unet, batch, seed, work / f"{name}.npz", part, name, initial)
+        lower_likelihood(unets[batch], raised)
+    return unets
+
+
+def _fit_cnns(
+    cases: Sequence[PreparedCase],
+    mimics: Sequence[np.ndarray],
+    settings: TrainingSettings,
     work: Path,
     progress: Progress,
+    start: Bundle | None,
 ) -> dict[int, Any]:
-    """Return a network fitted for each batch size of ``settings``; ``build(name=...)`` makes an untrained one."""
-    models = {}
-    for number, batch in enumerate(settings.batch_sizes):
-        name = f"{kind}-{batch}"
-        part = Part(progress, stage, number, len(settings.batch_sizes))
-        seed_of_network = network_seed(seed, name)
-        checkpoint = work / f"{name}.npz"
-        models[batch] = fit(partial(build, name=name), sample, settings, batch, seed_of_network, checkpoint, part, name)
-    return models
+    cnn, architecture = settings.cnn, settings.cnn_architecture
+    sampler = Stage2Sampler(cases, mimics, settings.spacing_mm, cnn.shift, window(architecture), cnn.scanners)
+    # TensorFlow alone is slow with the paper's large kernels.
+    unfolded = architecture["kind"] == "cnn" and not backend.channels_first()
+
+    def sample(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+        windows, labels = sampler(rng, count)
+        return (unfold(windows) if unfolded else windows), labels
+
+    cnns = {}
+    for number, batch in enumerate(cnn.batch_sizes):
+        name = f"cnn-{batch}"
+        part = Part(progress, "CNNs", number, len(cnn.batch_sizes))
+        make = partial(build_cnn, architecture, name, True) if unfolded else partial(build, architecture, name)
+        seed, weigh = network_seed(settings.seed, name), _Rounds(sampler, cnn, work / f"{name}-mimics.npz", unfolded)
+        initial = None
+        if start is not None:
+            initial = _network(start, "cnns", number).get_weights()
+            if unfolded:
+                initial = [w.reshape(new.shape) for w, new in zip(initial, make().get_weights(), strict=True)]
+        model = fit(make, sample, cnn, batch, seed, work / f"{name}.npz", part, name, initial, weigh)
+        cnns[batch] = refold(model, architecture) if unfolded else model
+    return cnns
+
+
+def _network(bundle: Bundle, kind: str, number: int) -> Any:
+    """Return network ``number`` of ``kind`` of a bundle; where it has fewer, they are taken in turn."""
+    networks = bundle.networks(kind)
+    return backend.load(networks[number % len(networks)][0])
+
+
+class _Rounds:
+    """Weighs the mimics anew at the beginning of each round of a CNN's training: hard negatives first."""
+
+    def __init__(self, sampler: Stage2Sampler, settings: FitSettings, path: Path, unfolded: bool) -> None:
+        self._sampler, self._path, self._unfolded = sampler, path, unfolded
+        self._length = -(-settings.epochs // settings.rounds)
+
+    def __call__(self, model: Any, epoch: int) -> None:
+        """Score all mimics where ``epoch`` (0, 1, ...) begins a round; elsewhere a resumed run reads the scores."""
+        if epoch < self._length:
+            if epoch == 0:
+                self._sampler.weigh_mimics(None)
+        elif epoch % self._length == 0:
+            batches = self._sampler.mimic_windows(_SCORED_AT_ONCE)
+            answers = [model.predict_on_batch(unfold(w) if self._unfolded else w) for w in batches]
+            scores = np.concatenate([np.asarray(a)[:, 0] for a in answers]) if answers else np.zeros(0)
+            with atomic_path(self._path) as temporary, open(temporary, "wb") as stream:
+                np.savez(stream, scores=scores)
+            self._sampler.weigh_mimics(scores)
+        elif self._path.is_file():
+            with np.load(self._path) as saved:
+                self._sampler.weigh_mimics(saved["scores"])
 
 
 def save_bundle(
@@ -126,8 +190,11 @@ def save_bundle(
     cases: Sequence[PreparedCase],
     training_data: str,
     description: str,
+    start: Bundle | None = None,
 ) -> Bundle:
     """Write the networks as a bundle; ``training_data`` is the sentence that every report will carry.
+
+    ``start`` is the model that was trained further: the new one's parent.
 
     Raises:
         OutputError: the folder cannot be written or holds something else.
@@ -136,14 +203,14 @@ def save_bundle(
     card: dict[str, Any] = {
         "name": name,
         "version": "1",
-        "parent": None,
+        "parent": start.reference if start is not None else None,
         "created": datetime.date.today().isoformat(),
         "program": f"cmbdetector {CMBDetectorLib.__version__}",
         "description": description,
         "training_data": training_data,
         "licence": "Apache-2.0",
         "spacing_mm": list(settings.spacing_mm),
-        "window": list(WINDOW),
+        "window": list(window(settings.cnn_architecture)),
         "thresholds": {
             "stage1": settings.stage1_threshold,
             "mimics": settings.mimic_threshold,
@@ -168,7 +235,7 @@ def save_bundle(
             for batch, model in networks.items():
                 file = f"{kind[:-1]}-{batch}.keras"
                 # Compiled models would carry their optimizer, three times the weights, and this project's loss.
-                _uncompiled(model, kind, architecture).save(Path(temporary) / file)
+                _uncompiled(model, architecture).save(Path(temporary) / file)
                 files[file] = Path(temporary) / file
                 entry = {"file": file, "batch_size": batch, "architecture": architecture}
                 card["networks"][kind].append(entry)
@@ -180,8 +247,8 @@ def network_seed(seed: int, name: str) -> int:
     return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0])
 
 
-def _uncompiled(model: Any, kind: str, architecture: dict[str, Any]) -> Any:
-    build = build_unet if kind == "unets" else build_cnn
-    copy = build(architecture, name=model.name)
+def _uncompiled(model: Any, architecture: dict[str, Any]) -> Any:
+    """Return ``model`` without its optimizer, in the order of axes that every back end can load."""
+    copy = build(architecture, model.name, first=False)
     copy.set_weights(model.get_weights())
     return copy

@@ -12,6 +12,7 @@ import numpy as np
 import CMBDetectorLib
 from CMBDetectorLib.candidate import Detection, read_detection, write_detection
 from CMBDetectorLib.errors import BadInputError
+from CMBDetectorLib.models.bundle import Bundle
 from CMBDetectorLib.progress import Part, Progress
 from CMBDetectorLib.training.bundles import train_networks
 from CMBDetectorLib.training.cases import PreparedCase
@@ -34,9 +35,14 @@ def make_folds(count: int, leave_out: int, seed: int) -> list[list[int]]:
 
 
 def crossvalidate(
-    cases: Sequence[PreparedCase], settings: TrainingSettings, leave_out: int, work: Path, progress: Progress
+    cases: Sequence[PreparedCase],
+    settings: TrainingSettings,
+    leave_out: int,
+    work: Path,
+    progress: Progress,
+    start: Bundle | None = None,
 ) -> dict[str, Detection]:
-    """Return the detections (case id -> candidates) of each case by networks trained without it.
+    """Return the detections (case id -> candidates) of each case by networks trained without it, from ``start`` on.
 
     ``work`` keeps a folder for each fold and ``predictions/<case id>/candidates.json``; what is there already is not
     done again.
@@ -58,7 +64,7 @@ def crossvalidate(
                     f"Without {', '.join(case.id for case in held)} no microbleed is left to learn from.",
                     "Leave out fewer scans, or annotate more.",
                 )
-            _run_fold(training, held, settings, work / f"fold-{number + 1:02d}", paths, part)
+            _run_fold(training, held, settings, work / f"fold-{number + 1:02d}", paths, part, start)
         detections.update({case.id: read_detection(path) for case, path in zip(held, paths, strict=True)})
         progress.report("folds", number + 1, len(folds))
     return detections
@@ -78,8 +84,9 @@ def _run_fold(
     folder: Path,
     paths: Sequence[Path],
     progress: Progress,
+    start: Bundle | None,
 ) -> None:
-    trained = train_networks(training, settings, folder, progress)
+    trained = train_networks(training, settings, folder, progress, start)
     detector = trained.detector
     for case, path in zip(held, paths, strict=True):
         image = case.volume

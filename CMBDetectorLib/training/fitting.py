@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +35,23 @@ def fit(
     checkpoint: Path,
     progress: Progress,
     stage: str,
+    initial: Sequence[np.ndarray] | None = None,
+    before_epoch: Callable[[Any, int], None] | None = None,
 ) -> Any:
     """Return the network that ``build`` makes, fitted to what ``sample(rng, count)`` draws.
 
     ``checkpoint`` (.npz) holds the state after each epoch; where it exists the run goes on from it. The learning rate
-    rises over the first epoch and falls to 0 along a cosine.
+    rises over the first epoch and falls to 0 along a cosine. ``initial`` are weights to start from instead of random
+    ones. ``before_epoch(model, epochs done)`` is called before each epoch, the first of a resumed run included, and may
+    change what ``sample`` draws.
 
     Raises:
         BadInputError: the checkpoint is damaged or belongs to another recipe.
     """
     backend.set_seed(seed)
     model = build()
+    if initial is not None:
+        model.set_weights(initial)
     model.compile(optimizer=_optimizer(settings), loss=centre_loss)
     model.optimizer.build(model.trainable_variables)
     recipe = json.dumps([settings.__dict__ | {"batch": batch_size, "seed": seed}, model.count_params()], default=list)
@@ -53,6 +59,8 @@ def fit(
     steps = settings.epochs * settings.steps
     progress.report(stage, done * settings.steps, steps)
     for epoch in range(done, settings.epochs):
+        if before_epoch is not None:
+            before_epoch(model, epoch)
         rng = np.random.default_rng([seed, epoch])
         epoch_loss = 0.0
         for step in range(settings.steps):

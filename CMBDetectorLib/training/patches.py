@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -10,11 +10,13 @@ from scipy.spatial import cKDTree
 from CMBDetectorLib.detection.patches import cut_windows
 from CMBDetectorLib.evaluation.matching import HIT_RADIUS_MM
 from CMBDetectorLib.networks.unet import WINDOW
-from CMBDetectorLib.training.augmentation import flip_and_rotate, random_shifts
+from CMBDetectorLib.training.augmentation import flip_and_rotate, random_shifts, vary_scanner
 from CMBDetectorLib.training.cases import PreparedCase
 
 _DARK_SHARE = 0.6
 """Part of stage 1's windows without a chosen microbleed that is centred on a dark spot; the rest is anywhere."""
+_LEAST_WEIGHT = 0.1
+"""What a mimic that deceives nobody any more weighs beside 1 for one that is taken for a microbleed."""
 _EASY_SHARE = 0.2
 """Part of stage 2's negatives that are dark spots instead of mimics: it must also know what stage 1 never proposes."""
 
@@ -28,7 +30,11 @@ class Stage1Sampler:
         spacing_mm: Sequence[float],
         shift: tuple[int, int, int],
         sigma_mm: float,
+        window: Sequence[int] = WINDOW,
+        scanners: bool = False,
     ) -> None:
+        """``window``: voxels of a window; ``scanners``: intensities vary, too."""
+        self._window, self._scanners = tuple(window), scanners
         self._cases = list(cases)
         self._spacing = np.array(spacing_mm)
         self._shift = shift
@@ -36,16 +42,19 @@ class Stage1Sampler:
         self._lesions = [(number, ijk) for number, case in enumerate(cases) for ijk in case.microbleeds]
 
     def __call__(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return windows and targets, both (count, 20, 20, 16, 1) float32, in random order."""
+        """Return windows and targets, both (count, *window, 1) float32, in random order."""
         places = [self._lesion_place(rng) for _ in range(count // 2)]
         places += [self._other_place(rng) for _ in range(count - len(places))]
-        images = np.zeros((count, *WINDOW), np.float32)
-        targets = np.zeros((count, *WINDOW), np.float32)
+        images = np.zeros((count, *self._window), np.float32)
+        targets = np.zeros((count, *self._window), np.float32)
         for target_row, (number, centre) in zip(rng.permutation(count), places, strict=True):
             case = self._cases[number]
-            window = cut_windows(case.image, centre[None])[0]
-            target = centre_map(case.microbleeds - (centre - np.array(WINDOW) // 2), self._spacing, self._sigma)
-            images[target_row], targets[target_row] = flip_and_rotate(rng, window, target)
+            image = cut_windows(case.image, centre[None], self._window)[0]
+            if self._scanners:
+                image = vary_scanner(rng, image)
+            around = case.microbleeds - (centre - np.array(self._window) // 2)
+            target = centre_map(around, self._spacing, self._sigma, self._window)
+            images[target_row], targets[target_row] = flip_and_rotate(rng, image, target)
         return images[..., None], targets[..., None]
 
     def _lesion_place(self, rng: np.random.Generator) -> tuple[int, np.ndarray]:
@@ -70,12 +79,15 @@ class Stage2Sampler:
         mimics: Sequence[np.ndarray],
         spacing_mm: Sequence[float],
         shift: tuple[int, int, int],
+        window: Sequence[int] = WINDOW,
+        scanners: bool = False,
     ) -> None:
-        """``mimics`` are voxel positions (n, 3) in the image of each case."""
+        """``mimics`` are voxel positions (n, 3) in the image of each case; the others as for stage 1."""
         self._cases = list(cases)
-        self._shift = shift
+        self._shift, self._window, self._scanners = shift, tuple(window), scanners
         self._lesions = [(number, ijk) for number, case in enumerate(cases) for ijk in case.microbleeds]
         self._mimics = [(number, ijk) for number, found in enumerate(mimics) for ijk in found]
+        self._chance: np.ndarray | None = None
         self._easy = [
             (number, ijk)
             for number, case in enumerate(cases)
@@ -83,34 +95,56 @@ class Stage2Sampler:
         ]
 
     def __call__(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return windows (count, 20, 20, 16, 1) and labels (count, 1), 1 for a microbleed, in random order."""
-        images = np.zeros((count, *WINDOW), np.float32)
+        """Return windows (count, *window, 1) and labels (count, 1), 1 for a microbleed, in random order."""
+        images = np.zeros((count, *self._window), np.float32)
         labels = np.zeros((count, 1), np.float32)
         for row, index in enumerate(rng.permutation(count)):
             positive = row < count // 2
             number, ijk = self._draw(rng, positive)
             centre = np.round(ijk).astype(int) + random_shifts(rng, 1, self._shift)[0]
-            (images[index],) = flip_and_rotate(rng, cut_windows(self._cases[number].image, centre[None])[0])
+            image = cut_windows(self._cases[number].image, centre[None], self._window)[0]
+            if self._scanners:
+                image = vary_scanner(rng, image)
+            (images[index],) = flip_and_rotate(rng, image)
             labels[index] = positive
         return images[..., None], labels
+
+    def mimic_windows(self, batch: int) -> Iterator[np.ndarray]:
+        """Yield the windows (n, *window, 1) of all mimics in order, ``batch`` at a time."""
+        for first in range(0, len(self._mimics), batch):
+            part = self._mimics[first : first + batch]
+            yield np.concatenate(
+                [cut_windows(self._cases[number].image, ijk[None], self._window) for number, ijk in part]
+            )[..., None]
+
+    def weigh_mimics(self, scores: np.ndarray | None) -> None:
+        """Draw mimics from now on by how far they deceive: ``scores`` (one a mimic, 0 to 1); ``None``: all alike."""
+        self._chance = None
+        if scores is not None and len(scores):
+            weight = scores.astype(float) + _LEAST_WEIGHT
+            self._chance = np.cumsum(weight / weight.sum())
 
     def _draw(self, rng: np.random.Generator, positive: bool) -> tuple[int, np.ndarray]:
         pool = self._lesions
         if not positive:
             easy = not self._mimics or (self._easy and rng.random() < _EASY_SHARE)
+            if not easy and self._chance is not None:
+                return self._mimics[min(int(np.searchsorted(self._chance, rng.random())), len(self._mimics) - 1)]
             pool = self._easy if easy else self._mimics
         return pool[rng.integers(len(pool))]
 
 
-def centre_map(centres: np.ndarray, spacing_mm: np.ndarray, sigma_mm: float) -> np.ndarray:
-    """Return the map (20, 20, 16) that is 1 at each of ``centres`` (n, 3; voxels of the window) and falls off around
+def centre_map(
+    centres: np.ndarray, spacing_mm: np.ndarray, sigma_mm: float, window: Sequence[int] = WINDOW
+) -> np.ndarray:
+    """Return the map (*window) that is 1 at each of ``centres`` (n, 3; voxels of the window) and falls off around
     it as a Gaussian of ``sigma_mm``; where two overlap the larger counts, so that near neighbours keep two peaks."""
-    target = np.zeros(WINDOW, np.float32)
+    target = np.zeros(tuple(window), np.float32)
     reach = 3 * sigma_mm / spacing_mm
-    for centre in centres[((centres > -reach) & (centres < np.array(WINDOW) + reach)).all(1)]:
+    for centre in centres[((centres > -reach) & (centres < np.array(window) + reach)).all(1)]:
         axes = [
             np.exp(-0.5 * ((np.arange(n) - c) * s / sigma_mm) ** 2)
-            for n, c, s in zip(WINDOW, centre, spacing_mm, strict=True)
+            for n, c, s in zip(window, centre, spacing_mm, strict=True)
         ]
         np.maximum(target, np.einsum("i,j,k->ijk", *axes), out=target)
     return target

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.networks.cnn import DEFAULT_CNN
-from CMBDetectorLib.networks.unet import DEFAULT_UNET
+from CMBDetectorLib.networks.context import DEFAULT_CONTEXT
+from CMBDetectorLib.networks.unet import CONTEXT_UNET, DEFAULT_UNET
 from CMBDetectorLib.preprocessing.pipeline import MODEL_SPACING_MM
 
 
@@ -17,6 +19,8 @@ class FitSettings:
 
     One network is trained for each of ``batch_sizes``. An epoch is ``steps`` batches and ends with a checkpoint.
     ``shift`` is the largest random shift of a microbleed from the centre of its window, in voxels (i, j, k).
+    ``scanners``: windows also vary in what scanners do to intensities. After each but the last of ``rounds`` equal
+    parts of the training the mistakes are weighed anew, hardest first (stage 2).
     """
 
     batch_sizes: tuple[int, ...]
@@ -24,17 +28,20 @@ class FitSettings:
     steps: int
     learning_rate: float
     shift: tuple[int, int, int]
+    scanners: bool = False
+    rounds: int = 1
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The whole recipe of a bundle.
+    """The whole recipe of a bundle; ``recipe`` is its name.
 
     ``target_sigma_mm`` is the width of the Gaussian centre map the U-Nets learn, ``mimic_threshold`` the likelihood
     at which stage 1's mistakes are collected, ``stage1_threshold`` what goes into the card.
     """
 
     seed: int = 0
+    recipe: str = "paper"
     spacing_mm: tuple[float, float, float] = MODEL_SPACING_MM
     unet: FitSettings = field(default_factory=lambda: FitSettings((20, 30), 12, 50, 2e-3, (8, 8, 6)))
     cnn: FitSettings = field(default_factory=lambda: FitSettings((20, 30), 24, 50, 2e-3, (1, 1, 1)))
@@ -49,10 +56,63 @@ class TrainingSettings:
         return asdict(self)
 
 
+_CONTEXT: dict[str, Any] = {
+    "recipe": "context",
+    "unet": FitSettings((6, 8), 24, 50, 2e-3, (16, 16, 8), scanners=True),
+    "cnn": FitSettings((20, 30), 30, 50, 1e-3, (2, 2, 1), scanners=True, rounds=3),
+    "unet_architecture": CONTEXT_UNET,
+    "cnn_architecture": DEFAULT_CONTEXT,
+}
+_TINY: dict[str, dict[str, Any]] = {
+    "paper": {
+        "unet_architecture": {"kind": "unet", "stem": 8, "channels": [8, 8]},
+        "cnn_architecture": {"kind": "cnn", "channels": [8, 8], "dense": [32, 16], "dropout": 0.3},
+    },
+    "context": {
+        "unet_architecture": {"kind": "unet", "stem": 8, "channels": [8, 8], "window": [32, 32, 16]},
+        "cnn_architecture": {
+            "kind": "context", "window": [32, 32, 16], "near": [16, 16, 8], "channels": [8, 8], "dense": [16],
+            "dropout": 0.3, "flips": True,
+        },
+    },
+}  # fmt: skip
+RECIPES = {"paper": {}, "context": _CONTEXT}
+"""What differs from :class:`TrainingSettings`' own values: the paper's recipe, and the one with more context."""
+
+
+_FURTHER_RATE = 0.25
+"""Learning rate of networks that are trained further, against that of new ones."""
+
+
+def recipe_of(card: Mapping[str, Any]) -> str:
+    """Return the recipe by which the model of ``card`` was trained; before there were several it was the paper's."""
+    return str(card.get("training", {}).get("settings", {}).get("recipe", "paper"))
+
+
+def further(settings: TrainingSettings, card: Mapping[str, Any]) -> TrainingSettings:
+    """Return ``settings`` for training the networks of a model further: its architectures, smaller steps.
+
+    ``card`` is the model's.
+    """
+    networks = card["networks"]
+    return replace(
+        settings,
+        spacing_mm=tuple(card["spacing_mm"]),
+        unet=replace(settings.unet, learning_rate=settings.unet.learning_rate * _FURTHER_RATE),
+        cnn=replace(settings.cnn, learning_rate=settings.cnn.learning_rate * _FURTHER_RATE),
+        unet_architecture=networks["unets"][0]["architecture"],
+        cnn_architecture=networks["cnns"][0]["architecture"],
+    )
+
+
 def settings_from(
-    seed: int = 0, epochs: int | None = None, steps: int | None = None, tiny: bool = False
+    seed: int = 0,
+    epochs: int | None = None,
+    steps: int | None = None,
+    tiny: bool = False,
+    recipe: str = "paper",
 ) -> TrainingSettings:
-    """Return the default recipe with another seed or length; ``tiny`` has small networks, for trials of a minute.
+    """Return a recipe with another seed or length; ``tiny`` has small networks, for trials of a minute.
 
     ``epochs`` are those of a U-Net; a CNN, whose steps cost less, gets twice as many.
 
@@ -61,21 +121,9 @@ def settings_from(
     """
     if (epochs is not None and epochs < 1) or (steps is not None and steps < 1):
         raise BadInputError("A training needs at least one epoch of one step.", "Give larger numbers.")
-    base = TrainingSettings(seed=seed)
-    fits = {}
-    for kind in ("unet", "cnn"):
-        fit: FitSettings = getattr(base, kind)
-        fits[kind] = FitSettings(
-            fit.batch_sizes, _epochs(kind, epochs) or fit.epochs, steps or fit.steps, fit.learning_rate, fit.shift
-        )
-    architectures = {}
+    base = TrainingSettings(seed=seed, **RECIPES[recipe])
     if tiny:
-        architectures = {
-            "unet_architecture": {"kind": "unet", "stem": 8, "channels": [8, 8]},
-            "cnn_architecture": {"kind": "cnn", "channels": [8, 8], "dense": [32, 16], "dropout": 0.3},
-        }
-    return TrainingSettings(seed=seed, **fits, **architectures)
-
-
-def _epochs(kind: str, epochs: int | None) -> int | None:
-    return epochs and epochs * (2 if kind == "cnn" else 1)
+        base = replace(base, **_TINY[recipe])
+    unet = replace(base.unet, epochs=epochs or base.unet.epochs, steps=steps or base.unet.steps)
+    cnn = replace(base.cnn, epochs=2 * epochs if epochs else base.cnn.epochs, steps=steps or base.cnn.steps)
+    return replace(base, unet=unet, cnn=cnn)

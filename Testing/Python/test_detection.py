@@ -88,9 +88,9 @@ def test_the_default_margin_is_enough_for_a_trained_network(brain):
         image[((grid - np.array(centre)[:, None, None, None]) ** 2).sum(0) < 1.5**2] = 0.1
     maps = [
         likelihood.dense_map(detector._folded, architecture, image, mask, most_voxels=most, margin=margin)
-        for most, margin in ((10**9, unet.margin(architecture)), (100_000, likelihood.MARGIN))
+        for most, margin in ((10**9, unet.margin(architecture)), (100_000, None))
     ]
-    assert len(plan_tiles(mask, unet.stride(architecture), likelihood.MARGIN, 100_000)) > 4
+    assert len(plan_tiles(mask, unet.stride(architecture), likelihood.tile_margin(architecture), 100_000)) > 4
     assert maps[0].max() > 0.3
     assert np.abs(maps[0] - maps[1]).max() < 0.03
 

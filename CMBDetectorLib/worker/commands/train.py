@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from CMBDetectorLib.datasets.bids import Case, is_simulated, read_dataset
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.files import check_output_folder, output_folder, write_json
-from CMBDetectorLib.models.bundle import BUNDLE_FILES
+from CMBDetectorLib.models.bundle import BUNDLE_FILES, Bundle
+from CMBDetectorLib.models.versions import load_bundle
 from CMBDetectorLib.worker.listeners import Listener
 from CMBDetectorLib.worker.options import add_brain_mask, choose_brain_mask, whole_number
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from CMBDetectorLib.training.settings import TrainingSettings
 
 CROSSVALIDATION_FILES = (
-    "froc.json", "froc.png", "scans.tsv", "missed.tsv", "report.html", "settings.json", "predictions", "mimics",
+    "froc.json", "froc.png", "groups.tsv", "scans.tsv", "missed.tsv", "report.html", "settings.json", "predictions",
+    "mimics",
 )  # fmt: skip
 
 
@@ -47,6 +49,11 @@ def _add_options(parser: argparse.ArgumentParser, output: str) -> None:
         "--epochs", type=whole_number, metavar="N", help="epochs of each U-Net; twice as many of each CNN"
     )
     parser.add_argument("--steps", type=whole_number, metavar="N", help="batches of an epoch")
+    parser.add_argument(
+        "--recipe", choices=("paper", "context"), default="context", help="the paper's networks, or more context"
+    )
+    parser.add_argument("--from", dest="start", metavar="MODEL", help="train the networks of this model further")
+    parser.add_argument("--cases", type=Path, metavar="DIR", help="folder where preprocessed scans are kept and reused")
     parser.add_argument("--tiny", action="store_true", help="small networks, to try things out")
     add_brain_mask(parser, default="dataset")
 
@@ -55,16 +62,16 @@ def run_train(options: argparse.Namespace, listener: Listener) -> tuple[dict[str
     """Train on all annotated scans and write a bundle."""
     check_output_folder(options.output, BUNDLE_FILES)
     listener.plan([("preprocessing", 20.0), ("training", 80.0)])
-    prepared, settings, work = _prepare(options, listener, {"command": "train"})
+    prepared, settings, work, start = _prepare(options, listener, {"command": "train"})
     from CMBDetectorLib.progress import Part
     from CMBDetectorLib.training.bundles import save_bundle, train_networks
     from CMBDetectorLib.training.work import close_work
 
-    trained = train_networks(prepared, settings, work / "networks", Part(listener, "training"))
+    trained = train_networks(prepared, settings, work / "networks", Part(listener, "training"), start)
     lesions = sum(len(case.microbleeds_ras) for case in prepared)
     name = options.name or options.output.resolve().name
     description = f"Trained on {len(prepared)} scans with {lesions} microbleeds and {trained.mimics} mimics."
-    bundle = save_bundle(trained, options.output, name, prepared, _training_data(options.dataset), description)
+    bundle = save_bundle(trained, options.output, name, prepared, _training_data(options.dataset), description, start)
     close_work(work, options.keep_work)
     data = {"output": str(options.output), "checksum": bundle.checksum, "scans": len(prepared), "microbleeds": lesions}
     return data, f"{description}\nModel {bundle.name} in {options.output}"
@@ -74,14 +81,16 @@ def run_crossvalidate(options: argparse.Namespace, listener: Listener) -> tuple[
     """Cross-validate and write the FROC, the predictions and the mimics of each fold."""
     check_output_folder(options.output, CROSSVALIDATION_FILES)
     listener.plan([("preprocessing", 5.0), ("folds", 95.0)])
-    prepared, settings, work = _prepare(options, listener, {"command": "crossvalidate", "leave_out": options.leave_out})
+    extra = {"command": "crossvalidate", "leave_out": options.leave_out}
+    prepared, settings, work, start = _prepare(options, listener, extra)
     from CMBDetectorLib.evaluation.evaluate import compare
     from CMBDetectorLib.report.evaluation_files import write_evaluation
     from CMBDetectorLib.training.crossvalidation import collect, crossvalidate
     from CMBDetectorLib.training.work import close_work
 
-    detections = crossvalidate(prepared, settings, options.leave_out, work, listener)
-    evaluation = compare(detections, {case.id: case.microbleeds_ras for case in prepared})
+    detections = crossvalidate(prepared, settings, options.leave_out, work, listener, start)
+    annotated = {case.id: case.annotations() for case in read_datasets(options.dataset)}
+    evaluation = compare(detections, {case.id: annotated[case.id] for case in prepared})
     lesions = sum(len(case.microbleeds_ras) for case in prepared)
     notes = [
         f"Leave-{options.leave_out}-out cross-validation over {len(prepared)} scans with {lesions} microbleeds: "
@@ -94,24 +103,32 @@ def run_crossvalidate(options: argparse.Namespace, listener: Listener) -> tuple[
         write_evaluation(folder, evaluation, "Cross-validation", notes)
     close_work(work, options.keep_work)
     data = {"output": str(options.output), "scans": len(prepared), "microbleeds": lesions}
-    return data, f"{evaluation.final.table()}\nReport: {options.output / 'report.html'}"
+    return data, f"{evaluation.text()}\nReport: {options.output / 'report.html'}"
 
 
 def _prepare(
     options: argparse.Namespace, listener: Listener, extra: dict[str, Any]
-) -> tuple[list[PreparedCase], TrainingSettings, Path]:
-    """Read the dataset, open the work folder and preprocess the scans."""
+) -> tuple[list[PreparedCase], TrainingSettings, Path, Bundle | None]:
+    """Read the dataset, open the work folder and preprocess the scans; also the model to start from."""
+    from CMBDetectorLib.networks import backend
     from CMBDetectorLib.training.cases import prepare_cases
-    from CMBDetectorLib.training.settings import settings_from
+    from CMBDetectorLib.training.settings import further, recipe_of, settings_from
     from CMBDetectorLib.training.work import describe_cases, open_work
 
-    settings = settings_from(options.seed, options.epochs, options.steps, options.tiny)
+    backend.prefer_torch()
+    start = load_bundle(options.start) if options.start else None
+    recipe = recipe_of(start.card) if start is not None else options.recipe
+    settings = settings_from(options.seed, options.epochs, options.steps, options.tiny, recipe)
+    if start is not None:
+        settings = further(settings, start.card)
+        extra = {**extra, "start": start.checksum}
     cases = read_datasets(options.dataset)
     work = options.work or options.output.with_name(options.output.name + ".work")
     mask = choose_brain_mask(options.brain_mask, listener)
     description = {"settings": settings.to_json(), "cases": describe_cases(cases), "brain_mask": mask, **extra}
     open_work(work, description, options.resume)
-    return prepare_cases(cases, work / "cases", settings.spacing_mm, mask, listener), settings, work
+    prepared = prepare_cases(cases, options.cases or work / "cases", settings.spacing_mm, mask, listener)
+    return prepared, settings, work, start
 
 
 def read_datasets(folders: Sequence[Path]) -> list[Case]:
