@@ -17,10 +17,11 @@ from typing import Any
 
 from CMBDetectorLib.errors import BadInputError, ModelError
 from CMBDetectorLib.files import output_folder, sha256, write_json, write_text
+from CMBDetectorLib.models.companions import COMPANIONS, REPLAY
 
 SCHEMA = 1
 CARD = "model.json"
-BUNDLE_FILES = (CARD, "*.keras", "README.md")
+BUNDLE_FILES = (CARD, "*.keras", "README.md", *COMPANIONS)
 """Glob patterns of everything a bundle folder may hold."""
 
 RESOURCES = Path(__file__).resolve().parents[2] / "Resources"
@@ -59,7 +60,12 @@ class Bundle:
     @property
     def checksum(self) -> str:
         """SHA-256 over the checksums of all network files: one number that names these weights."""
-        return files_checksum(self.card["files"])
+        return files_checksum({name: value for name, value in self.card["files"].items() if name not in COMPANIONS})
+
+    @property
+    def replay(self) -> Path | None:
+        """The file of simulated windows to learn from again beside local scans, where the model has them."""
+        return self.folder / REPLAY if REPLAY in self.card["files"] else None
 
     def networks(self, kind: str) -> list[tuple[Path, dict[str, Any]]]:
         """Return (file, architecture) of each network of ``kind`` ("unets" or "cnns")."""
@@ -160,6 +166,17 @@ def add_metrics(
         card["operating_points"] = {**bundle.card.get("operating_points", {}), **operating_points}
     write_json(bundle.folder / CARD, card)
     write_text(bundle.folder / "README.md", card_text(card))
+    return Bundle(bundle.folder, card)
+
+
+def set_shown_threshold(bundle: Bundle, score: float) -> Bundle:
+    """Write into the card of ``bundle`` from which score on it shows candidates.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    card = {**bundle.card, "thresholds": {**bundle.card["thresholds"], "shown": score}}
+    write_json(bundle.folder / CARD, card)
     return Bundle(bundle.folder, card)
 
 

@@ -21,8 +21,9 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _MODULES = {"keras", "keras.layers", "keras.initializers", "keras.models", "keras.src.models.functional", None}
 _CLASSES = {
     # The layers of the room ``networks``, and what Keras writes around them
-    "AveragePooling3D", "BatchNormalization", "Concatenate", "Conv3D", "Conv3DTranspose", "Cropping3D", "Dense", "Dropout", "Flatten", "InputLayer",
-    "MaxPooling3D", "ReLU", "Rescaling", "Functional", "DTypePolicy", "__keras_tensor__",
+    "AveragePooling3D", "BatchNormalization", "Concatenate", "Conv3D", "Conv3DTranspose", "Cropping3D", "Dense",
+    "Dropout", "Flatten", "InputLayer", "MaxPooling3D", "ReLU", "Rescaling", "Functional", "DTypePolicy",
+    "__keras_tensor__",
     "Constant", "GlorotUniform", "Ones", "Zeros",
 }  # fmt: skip
 _ACTIVATIONS = {"linear", "relu", "sigmoid"}

@@ -12,12 +12,24 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 from CMBDetectorLib.errors import MissingPackageError
 from CMBDetectorLib.simulation.fields import random_map, to_image
 
 _BELOW = 30  # slices added under the template, so that skull and neck have room
 TEMPLATE_TO_RAS = np.array([[1.0, 0, 0, -98], [0, 1.0, 0, -134], [0, 0, 1.0, -72 - _BELOW], [0, 0, 0, 1.0]])
+# Width (mm, SD of the smoothing), least and most strength (mm) of the bends.
+_BENDS = ((24.0, 1.8, 3.2), (9.0, 0.4, 0.9))
+# The right lateral ventricle from frontal to temporal horn, MNI mm, and the box (mm) that holds both and their walls.
+_VENTRICLE_LINE = (
+    *((9, 28, 2), (8, 20, 9), (7, 10, 14), (8, 0, 19), (11, -10, 21), (15, -20, 21), (20, -30, 18)),
+    *((24, -40, 12), (26, -50, 8), (27, -60, 6), (29, -36, 2), (33, -26, -8), (33, -14, -17)),
+)
+_VENTRICLE_MIDDLE, _VENTRICLE_REACH = (0.0, -15.0, 3.0), (80.0, 90.0, 65.0)
+_WIDEST_VENTRICLES = 0.5
+_VENTRICLE_HALF_MM = 10.0
+_LEAST_VENTRICLE = 60  # voxels of a piece
 LOBAR, DEEP, INFRATENTORIAL = "lobar", "deep", "infratentorial"
 
 
@@ -101,16 +113,25 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _ventricle_distance(gm: np.ndarray, wm: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """Return the distance (mm) to the lateral ventricles: the largest fluid space deep in the middle of the brain."""
+    """Return the distance (mm) to the lateral ventricles: the fluid along their known course."""
     fluid = (gm + wm < 0.4) & (depth > 15)
     x, y, z = (np.arange(n) + TEMPLATE_TO_RAS[a, 3] for a, n in enumerate(gm.shape))
-    fluid &= (
-        (np.abs(x) < 40)[:, None, None] & ((y > -60) & (y < 40))[None, :, None] & ((z > -12) & (z < 36))[None, None]
-    )
-    labels, _ = ndimage.label(fluid)
+    # The cistern behind the midbrain touches them in a mean over people, and is larger.
+    cistern = (np.abs(x) < 14)[:, None, None] & (y < -28)[None, :, None] & (z < 20)[None, None]
+    third = (np.abs(x) < 4)[:, None, None] & (z < 8)[None, None]
+    fluid &= ~(cistern | third)
+    index = np.argwhere(fluid)
+    course = np.array(_VENTRICLE_LINE, float)
+    course = np.concatenate([course, (course[1:] + course[:-1]) / 2])
+    places = index + TEMPLATE_TO_RAS[:3, 3]
+    places[:, 0] = np.abs(places[:, 0])
+    away = cKDTree(course).query(places, distance_upper_bound=_VENTRICLE_HALF_MM)[0]
+    kept = index[np.isfinite(away)]
+    ventricles = np.zeros_like(fluid)
+    ventricles[tuple(kept.T)] = True
+    labels, _ = ndimage.label(ventricles)
     sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    return np.maximum(0.5 - _depth(labels == int(np.argmax(sizes))), 0)
+    return np.maximum(0.5 - _depth((sizes >= _LEAST_VENTRICLE)[labels] & ventricles), 0)
 
 
 def _depth(mask: np.ndarray) -> np.ndarray:
@@ -124,7 +145,8 @@ def _depth(mask: np.ndarray) -> np.ndarray:
 class Warp:
     """The way from a head (RAS mm of its scan) to the template (MNI mm): stretch, turn, shift and smooth bends.
 
-    Kept as one displacement field on a coarse grid, so that volumes and points take the same way.
+    Half of the heads are mirrored; the ventricles of most are wider than the template's. Kept as one displacement
+    field on a coarse grid, so that volumes and points take the same way.
     """
 
     _STEP = 6.0
@@ -134,25 +156,37 @@ class Warp:
     def __init__(self, rng: np.random.Generator) -> None:
         angles = np.deg2rad(rng.normal(0, 3, 3))
         turn = rotation(0, angles[0]) @ rotation(1, angles[1]) @ rotation(2, angles[2])
-        stretch = np.diag(1 + rng.normal(0, 0.035, 3) + rng.normal(0, 0.02))
+        stretch = np.diag(1 + rng.normal(0, 0.04, 3) + rng.normal(0, 0.025))
         matrix, shift = turn @ stretch, rng.normal(0, 5, 3)
         nodes = self._LOWER + self._STEP * np.arange(self._NODES)
         head = np.stack(np.meshgrid(nodes, nodes, nodes, indexing="ij"), -1)
         moved = (head + shift) @ matrix.T
-        for axis in range(3):
-            moved[..., axis] += 2.2 * random_map(rng, head.shape[:3], 24 / self._STEP)
-            moved[..., axis] += 0.6 * random_map(rng, head.shape[:3], 9 / self._STEP)
+        for width, low, high in _BENDS:
+            strength = rng.uniform(low, high)
+            for axis in range(3):
+                moved[..., axis] += strength * random_map(rng, head.shape[:3], width / self._STEP)
+        moved += _towards_ventricles(moved, _WIDEST_VENTRICLES * float(rng.beta(1.2, 1.8)) - 0.06)
         self._displacement = np.moveaxis(moved - head, -1, 0).astype(np.float32)
+        self._side = np.array([rng.choice([1.0, -1.0]), 1.0, 1.0])
 
     def transform(self) -> sitk.Transform:
         """Return the way from head to template for :func:`~CMBDetectorLib.simulation.fields.sample`."""
-        field = sitk.GetImageFromArray(self._displacement.transpose(3, 2, 1, 0).astype(np.float64), isVector=True)
+        displacement = self._displacement.transpose(3, 2, 1, 0).astype(np.float64)
+        if self._side[0] < 0:
+            # A mirrored place is linear in the place, so interpolated displacements stay right.
+            nodes = self._LOWER + self._STEP * np.arange(self._NODES)
+            displacement[..., 0] = -(nodes + displacement[..., 0]) - nodes
+        field = sitk.GetImageFromArray(displacement, isVector=True)
         field.SetSpacing([self._STEP] * 3)
         field.SetOrigin([self._LOWER] * 3)
         return sitk.DisplacementFieldTransform(field)
 
     def to_template(self, head_mm: np.ndarray) -> np.ndarray:
         """Turn positions (n, 3) of the head (RAS mm) into MNI mm."""
+        return self._moved(np.asarray(head_mm, float)) * self._side
+
+    def _moved(self, head_mm: np.ndarray) -> np.ndarray:
+        """Return positions (n, 3) moved, but not mirrored."""
         index = ((head_mm - self._LOWER) / self._STEP).T
         return head_mm + np.stack(
             [ndimage.map_coordinates(d, index, order=1, mode="nearest") for d in self._displacement], -1
@@ -160,12 +194,36 @@ class Warp:
 
     def to_head(self, mni_mm: np.ndarray) -> np.ndarray:
         """Turn positions (n, 3) in MNI mm into RAS mm of the head, to about 0.01 mm."""
-        mni_mm = np.asarray(mni_mm, float)
-        head = mni_mm.copy()
-        # The displacement changes slowly (by far less than 1 mm a mm), so the fixed point is reached in a few rounds.
-        for _ in range(12):
-            head -= self.to_template(head) - mni_mm
+        goal = np.asarray(mni_mm, float) * self._side
+        head = goal.copy()
+        # The displacement changes by less than 1 mm a mm, so the fixed point is reached in a few rounds.
+        for _ in range(24):
+            step = self._moved(head) - goal
+            head -= step
+            if np.abs(step).max(initial=0) < 0.005:
+                break
         return head
+
+
+def _towards_ventricles(mni_mm: np.ndarray, strength: float) -> np.ndarray:
+    """Return the shift (..., 3) in mm that widens the lateral ventricles by about 1 / (1 - ``strength``).
+
+    Places around them are taken from further inside; it fades over 16 mm. Negative strengths narrow them.
+    """
+    shift = np.zeros_like(mni_mm)
+    box = tuple(
+        slice(max(0, int(found.min())), int(found.max()) + 1)
+        for found in np.nonzero((np.abs(mni_mm - _VENTRICLE_MIDDLE) < _VENTRICLE_REACH).all(-1))
+    )
+    near = mni_mm[box]
+    for side in (1, -1):
+        line = np.array(_VENTRICLE_LINE) * (side, 1, 1)
+        away = near[..., None, :] - line
+        weight = np.exp(-(away**2).sum(-1) / 60.0) + 1e-12
+        offset = (away * weight[..., None]).sum(-2) / weight.sum(-1)[..., None]
+        nearest = (away**2).sum(-1).min(-1)
+        shift[box] -= strength * offset * np.exp(-nearest / 16.0**2)[..., None]
+    return shift
 
 
 def rotation(axis: int, angle: float) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
+from scipy import ndimage
 
 from CMBDetectorLib.simulation.anatomy import Template, Warp
 from CMBDetectorLib.simulation.fields import sample, to_image
@@ -65,10 +66,12 @@ def _air_map(rng: np.random.Generator) -> sitk.Image:
     x, y, z = (2.0 * np.ogrid[tuple(slice(n) for n in air.shape)][a] + affine[a, 3] for a in range(3))
     for centre, half in _AIR:
         for side in (1, -1):
-            size = np.array(half) * rng.uniform(0.55, 1.2)
+            size = np.array(half) * rng.uniform(0.65, 1.3)
             at = np.array(centre) * (side, 1, 1) + rng.normal(0, 1.5, 3)
             inside = ((x - at[0]) / size[0]) ** 2 + ((y - at[1]) / size[1]) ** 2 + ((z - at[2]) / size[2]) ** 2 < 1
             air[inside] = 1
+    # Bone between the cells and thin walls blur the edge of the air.
+    air = ndimage.gaussian_filter(air, rng.uniform(1.0, 2.0))
     return to_image([air], affine)
 
 

@@ -13,15 +13,17 @@ from CMBDetectorLib.simulation.anatomy import TEMPLATE_TO_RAS, Template, Warp
 from CMBDetectorLib.simulation.fields import sample, to_image
 from CMBDetectorLib.simulation.grid import Grid
 from CMBDetectorLib.simulation.inclusions import Inclusion, factor
-from CMBDetectorLib.simulation.physics import dipole_field, gradient_dephasing
+from CMBDetectorLib.simulation.physics import dipole_field
 from CMBDetectorLib.simulation.protocols import Protocol
 from CMBDetectorLib.simulation.raster import VesselMaps
 from CMBDetectorLib.simulation.tissue import TissueValues, brain_signal, noise_maps
-from CMBDetectorLib.simulation.vessels import ARTERY, DURA, PERIVASCULAR, VEIN
+from CMBDetectorLib.simulation.tubes import ARTERY, CHOROID, DURA, PERIVASCULAR, VEIN
 
 _SLAB = 16
 _NOISE_SPACING_MM = 1.5
 _NOISE = ("sulci", "mixing", "texture", "edge")
+_RAGGED_MM, _MASK_DEPTH_MM = 1.1, -0.35  # brain masks wander about the edge and hold a little of what is dark
+_PLEXUS_SIGNAL = 0.95  # of grey matter
 _HIGHEST_FIELD = 0.4  # ppm outside a vein in the same voxel: beyond it the split of the voxel is rounding
 
 
@@ -89,7 +91,7 @@ def compose(
         magnitude, _ = brain_signal(maps, anatomy.values, protocol)
         whole = (box[0], box[1], slice(box[2].start + here.start, box[2].start + here.stop))
         signal[whole] = _slab_signal(magnitude, vessels, field, here, anatomy, part_affine, protocol)
-        mask[whole] = maps["depth"] + 0.8 * maps["edge"] > 0
+        mask[whole] = maps["depth"] + _RAGGED_MM * maps["edge"] > _MASK_DEPTH_MM
     return signal, mask
 
 
@@ -111,24 +113,34 @@ def _slab_signal(
 ) -> np.ndarray:
     """Return the complex signal of a slab from its magnitude, its vessels and the fields in it."""
     values = anatomy.values
-    for kind, bright in ((PERIVASCULAR, values.fluid), (ARTERY, values.artery), (DURA, values.dura)):
+    layers = (
+        (PERIVASCULAR, values.fluid),
+        (CHOROID, _PLEXUS_SIGNAL * values.grey),
+        (ARTERY, values.artery),
+        (DURA, values.dura),
+    )
+    for kind, bright in layers:
         magnitude += vessels.fraction[kind][..., here] * (np.float32(bright) - magnitude)
     background, *slopes = sample(anatomy.background, affine, magnitude.shape)
     per_ppm = np.float32(protocol.radians_per_ppm)
     for axis in range(3):
         across = sum(slopes[a] * np.float32(affine[a, axis]) for a in range(3))
-        magnitude *= np.abs(gradient_dephasing(per_ppm * across))
+        # The series of the sinc to second order, without its bands beyond: real slices have soft edges.
+        magnitude *= np.exp(-((per_ppm * across) ** 2) / np.float32(24))
     vein = vessels.fraction[VEIN][..., here]
     own = vessels.self_field[..., here]
     mean = field[..., here]
     # A voxel holds two compartments, blood and the tissue around it, whose fields average to the field of the grid.
-    outside = np.where(vein > 0, (mean - own) / np.maximum(1 - vein, 0.02), mean)
-    np.clip(outside, -_HIGHEST_FIELD, _HIGHEST_FIELD, out=outside)
-    signal = (1 - vein) * magnitude * _turned(-per_ppm * outside)
     filled = vein > 0
-    inside = own[filled] / vein[filled]
+    outside = mean.copy()
+    outside[filled] = (mean[filled] - own[filled]) / np.maximum(1 - vein[filled], 0.02)
+    np.clip(outside, -_HIGHEST_FIELD, _HIGHEST_FIELD, out=outside)
+    outside += background
+    signal = _turned(-per_ppm * outside)
+    signal *= (1 - vein) * magnitude
+    inside = own[filled] / vein[filled] + background[filled]
     signal[filled] += vein[filled] * np.float32(values.vein) * _turned(-per_ppm * inside)
-    return signal * _turned(-per_ppm * background)
+    return signal
 
 
 def _turned(phase: np.ndarray) -> np.ndarray:

@@ -17,12 +17,13 @@ from CMBDetectorLib.progress import Part, Progress
 from CMBDetectorLib.simulation.anatomy import load_template
 from CMBDetectorLib.simulation.head import SimulatedScan, simulate_head
 from CMBDetectorLib.simulation.lesions import MOST_MICROBLEEDS, Lesion, draw_count
-from CMBDetectorLib.simulation.protocols import Protocol, find_protocol
+from CMBDetectorLib.simulation.protocols import Protocol, find_protocol, varied
 from CMBDetectorLib.volume import write_volume
 
 _MINE = ("dataset_description.json", "participants.tsv", "README", "sub-*", "derivatives", ".partial-*")
 _STAGE = "simulation"
 _SEED_STEP = 100_003  # a prime: data sets of neighbouring seeds share no scan
+_VARIATION = 7  # keeps the draws of the protocol apart from those of the head
 _README = """Simulated brain scans with cerebral microbleeds, made by CMBDetector. No person was scanned.
 
 The positions of microbleeds (desc-cmb) and of what resembles them (desc-mimic) are under derivatives/cmbdetector, in
@@ -37,11 +38,13 @@ def simulate_dataset(
     protocol: str = "swi-3t",
     total_microbleeds: int | None = None,
     progress: Progress | None = None,
+    vary: bool = False,
 ) -> Path:
     """Write a BIDS data set of ``scans`` simulated scans to the folder ``output`` and return it.
 
     ``total_microbleeds`` are shared out among the scans, at least one each and a few scans with many; None draws the
-    number of each scan. The same arguments give the same data set; run again on a folder they have begun to fill, the
+    number of each scan. With ``vary`` every scan has its own protocol around the given one, drawn from its seed. The
+    same arguments give the same data set; run again on a folder they have begun to fill, the
     scans that are complete stay and the others are added.
 
     Raises:
@@ -54,6 +57,8 @@ def simulate_dataset(
     counts = _counts(scans, seed, total_microbleeds)
     output = Path(output)
     settings = {"scans": scans, "seed": seed, "protocol": protocol, "total_microbleeds": total_microbleeds}
+    if vary:
+        settings["vary"] = True
     _claim(output, settings)
     load_template()
     digits = max(2, len(str(scans)))
@@ -64,13 +69,18 @@ def simulate_dataset(
         # The folder of the scan comes last, so what is there is complete.
         if not (output / name).is_dir():
             part = Part(progress, _STAGE, number, scans)
-            _write_scan(output, name, simulate_head(_scan_seed(seed, number), chosen, count, part), chosen)
+            own = _own_protocol(chosen, _scan_seed(seed, number)) if vary else chosen
+            _write_scan(output, name, simulate_head(_scan_seed(seed, number), own, count, part), own)
         progress.report(_STAGE, number + 1, scans)
     return output
 
 
 def _scan_seed(seed: int, number: int) -> int:
     return seed * _SEED_STEP + number
+
+
+def _own_protocol(protocol: Protocol, seed: int) -> Protocol:
+    return varied(protocol, np.random.default_rng([seed, _VARIATION]))
 
 
 def _counts(scans: int, seed: int, total: int | None) -> list[int]:
@@ -149,10 +159,16 @@ def _write_scan(output: Path, name: str, simulated: SimulatedScan, protocol: Pro
         stem = folder / kind / f"{name}_{suffix}"
         write_volume(f"{stem}.nii.gz", simulated.scan)
         sidecar = {
-            "EchoTime": protocol.echo_time_ms / 1000,
+            "EchoTime": round(protocol.echo_time_ms / 1000, 5),
             "MagneticFieldStrength": protocol.field_tesla,
             "ProtocolName": protocol.name,
             "Simulated": True,
+            "SliceThickness": round(protocol.spacing_mm[2] * protocol.thickness, 3),
+            "SpacingBetweenSlices": protocol.spacing_mm[2],
+            "ZeroFilling": protocol.zero_filling,
+            "RelativeNoise": protocol.noise,
+            "PhaseMaskPower": protocol.phase_power,
+            "MixedContrast": protocol.mixed,
         }
         write_json(f"{stem}.json", sidecar)
 
@@ -164,4 +180,7 @@ def _point(lesion: Lesion) -> Point:
         certainty="definite",
         source="simulated",
         mimic_class=lesion.mimic_class or None,
+        location=lesion.location or None,
+        near_dark=bool(lesion.near_dark),
+        contrast=round(float(lesion.contrast), 3),
     )

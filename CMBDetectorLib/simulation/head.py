@@ -13,9 +13,11 @@ from CMBDetectorLib.simulation.anatomy import TEMPLATE_TO_RAS, Warp, load_templa
 from CMBDetectorLib.simulation.background import background_field, is_calm
 from CMBDetectorLib.simulation.compose import Anatomy, add_inclusions, compose, head_box, part_of
 from CMBDetectorLib.simulation.grid import Grid, draw_grid
-from CMBDetectorLib.simulation.inclusions import Inclusion, blob, with_contrast
-from CMBDetectorLib.simulation.lesions import Lesion, Place
+from CMBDetectorLib.simulation.inclusions import Inclusion, blob, popcorn
+from CMBDetectorLib.simulation.lesions import Lesion
+from CMBDetectorLib.simulation.looks import bleed_with_look, draw_look
 from CMBDetectorLib.simulation.measure import appearance
+from CMBDetectorLib.simulation.places import Place, draw_places
 from CMBDetectorLib.simulation.protocols import Protocol
 from CMBDetectorLib.simulation.raster import rasterise
 from CMBDetectorLib.simulation.tissue import draw_values, iron_map
@@ -24,7 +26,7 @@ from CMBDetectorLib.volume import Volume
 
 _B0 = (0.0, 0.0, 1.0)  # in RAS
 _MOST_IN_CROP = 6
-_BLOOMING = 0.85
+_WIDTH_BY_GAP = 0.75  # neighbours in a cluster stay apart
 _STAGES = (("anatomy", 4), ("vessels", 6), ("tissue", 18), ("acquisition", 10), ("measurement", 1))
 
 
@@ -62,7 +64,7 @@ def simulate_head(
     centre_mni = _centre(rng, anatomy, protocol)
     grid = draw_grid(rng, protocol, warp.to_head(centre_mni[None])[0])
     progress.report("vessels")
-    vessels = _bent(draw_vessels(rng, template), warp)
+    vessels = _bent(draw_vessels(rng, template, protocol.family), warp)
     if microbleeds is None:
         microbleeds = min(lesions.draw_count(rng), _MOST_IN_CROP if protocol.crop else lesions.MOST_MICROBLEEDS)
 
@@ -70,23 +72,23 @@ def simulate_head(
         return grid.inside(ras_mm) & is_calm(anatomy.background, ras_mm, protocol)
 
     near = (centre_mni, 0.6 * float(np.linalg.norm(np.multiply(protocol.spacing_mm, protocol.shape))))
-    places = lesions.draw_places(rng, microbleeds, template, warp, vessels, allowed, near if protocol.crop else None)
-    bleeds = [_bleed(rng, place, protocol) for place in places]
-    spots = lesions.draw_calcifications(rng, template, warp)
-    calcified = [blob(rng, at, diameter, chi) for at, diameter, chi, _ in spots]
+    near = near if protocol.crop else None
+    places = draw_places(rng, microbleeds, template, warp, vessels, iron, protocol.family, allowed, near)
+    bleeds = [_bleed(rng, place, protocol, grid) for place in places]
+    others = _others(rng, anatomy, places)
     box = head_box(anatomy, grid)
     maps = rasterise(vessels, *part_of(grid, box), _B0, rng)
     progress.report("vessels", 1, 1)
     signal, mask = compose(anatomy, maps, grid, box, protocol, rng, progress)
     del maps
-    add_inclusions(signal, bleeds + calcified, grid, protocol)
+    add_inclusions(signal, bleeds + [inclusion for inclusion, _ in others], grid, protocol)
     progress.report("acquisition")
     scan = _acquired(signal, grid, protocol, rng)
     brain = scan.with_array(_stored_mask(mask, grid, protocol))
     progress.report("measurement")
     white = float(np.median(scan.array[brain.array][::5])) if brain.array.any() else 1.0
-    found = [_seen_bleed(place, bleed, scan, white) for place, bleed in zip(places, bleeds, strict=True)]
-    deceiving = [(inclusion.centre_mm, spot[3]) for inclusion, spot in zip(calcified, spots, strict=True)]
+    found = [_seen_bleed(place, bleed, scan, brain, white) for place, bleed in zip(places, bleeds, strict=True)]
+    deceiving = [(inclusion.centre_mm, kind) for inclusion, kind in others]
     deceiving += mimics.iron_spots(nuclei, warp, protocol)
     deceiving += mimics.vessel_spots(rng, vessels, grid.stored_affine[:3, 2] / protocol.spacing_mm[2], protocol)
     shown = mimics.seen(deceiving, scan, brain, found, white)
@@ -111,18 +113,26 @@ def _bent(vessels: list[Vessel | Sheet], warp: Warp) -> list[Vessel | Sheet]:
     return [replace(vessel, points_mm=line) for vessel, line in zip(vessels, lines, strict=True)]
 
 
-def _bleed(rng: np.random.Generator, place: Place, protocol: Protocol) -> Inclusion:
-    diameter, contrast = lesions.draw_size(rng, protocol.family)
-    bleed = with_contrast(rng, blob(rng, place.head_mm, diameter, 1.0), protocol, _B0, contrast)
-    if contrast > _BLOOMING:
-        # A centre that is black already says nothing about how much iron there is: these bloom.
-        bleed = bleed.changed(min(4.0, bleed.chi * float(rng.uniform(1, 6))))
-    return bleed
+def _bleed(rng: np.random.Generator, place: Place, protocol: Protocol, grid: Grid) -> Inclusion:
+    look = draw_look(rng, protocol, _WIDTH_BY_GAP * place.gap_mm)
+    return bleed_with_look(rng, place.head_mm, look, protocol, grid.stored_affine, _B0)
+
+
+def _others(rng: np.random.Generator, anatomy: Anatomy, places: list[Place]) -> list[tuple[Inclusion, str]]:
+    """Return calcified and bony spots and malformations, each with its mimic class."""
+    spots = lesions.draw_calcifications(rng, anatomy.template, anatomy.warp)
+    others = [(blob(rng, at, diameter, chi), kind) for at, diameter, chi, kind in spots]
+    bleeds_mm = np.array([place.head_mm for place in places]).reshape(-1, 3)
+    malformation = lesions.draw_malformation(rng, anatomy.template, anatomy.warp, bleeds_mm)
+    if malformation is not None:
+        others.append((popcorn(rng, *malformation), "cavernous malformation"))
+    return others
 
 
 def _acquired(signal: np.ndarray, grid: Grid, protocol: Protocol, rng: np.random.Generator) -> Volume:
     noise = 0.5 * protocol.noise * float(np.clip(rng.lognormal(0, 0.25), 0.6, 1.7))
-    image = acquisition.acquire(acquisition.average_layers(signal, protocol.sublayers), protocol, rng, noise)
+    layers = acquisition.average_layers(signal, protocol.sublayers, protocol.thickness)
+    image = acquisition.acquire(layers, protocol, rng, noise)
     magnitude = grid.trimmed(acquisition.combine(image, protocol))
     source = {"kind": "simulated", "name": protocol.name}
     return Volume(acquisition.finish(magnitude, protocol, rng), grid.stored_affine, source)
@@ -134,13 +144,13 @@ def _stored_mask(mask: np.ndarray, grid: Grid, protocol: Protocol) -> np.ndarray
     return grid.trimmed(np.ascontiguousarray(mask[::step, ::step, protocol.sublayers // 2 :: protocol.sublayers]))
 
 
-def _seen_bleed(place: Place, bleed: Inclusion, scan: Volume, white: float) -> Lesion:
-    look = appearance(scan, bleed.centre_mm, white)
+def _seen_bleed(place: Place, bleed: Inclusion, scan: Volume, brain: Volume, white: float) -> Lesion:
+    look = appearance(scan, bleed.centre_mm, white, brain=brain)
     return Lesion(
         tuple(float(v) for v in bleed.centre_mm),
         look.diameter_mm,
         look.contrast,
         place.location,
         place.in_cluster,
-        look.dark_around > 0.08,
+        look.near_dark,
     )

@@ -1,21 +1,18 @@
-"""Microbleeds and calcifications of one head: how many, where, how big, how magnetic."""
+"""What is known of a microbleed or mimic, how many microbleeds a head has, and its calcified spots."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
 
-from CMBDetectorLib.simulation.anatomy import DEEP, INFRATENTORIAL, LOBAR, TEMPLATE_TO_RAS, Template, Warp
-from CMBDetectorLib.simulation.vessels import ARTERY, VEIN, Sheet, Vessel
+from CMBDetectorLib.simulation.anatomy import LOBAR, TEMPLATE_TO_RAS, Template, Warp
 
 MOST_MICROBLEEDS = 83
-_POOL = 40_000
 CALCIUM_CHI = -3.3
 BONE_CHI = -2.1
-_LOCATIONS = {LOBAR: 0.70, DEEP: 0.22, INFRATENTORIAL: 0.08}
+_MALFORMED = 0.15  # share of heads with a cavernous malformation
+_MALFORMATION_APART_MM = 14.0
 
 
 @dataclass(frozen=True)
@@ -24,6 +21,7 @@ class Lesion:
 
     ``ras_mm`` is its centre, ``diameter_mm`` the apparent diameter in the slice (full width at half contrast) and
     ``contrast`` 1 - centre / surroundings, both measured on the scan. ``location`` is lobar, deep or infratentorial.
+    ``in_cluster``: another microbleed lies within 5 mm. ``near_dark``: it lies in or beside something dark.
     """
 
     ras_mm: tuple[float, float, float]
@@ -35,81 +33,11 @@ class Lesion:
     mimic_class: str = ""
 
 
-@dataclass
-class Place:
-    """Where a microbleed is put: MNI mm, RAS mm of the head, location class, whether beside another one."""
-
-    mni_mm: np.ndarray
-    head_mm: np.ndarray
-    location: str
-    in_cluster: bool = field(default=False)
-
-
 def draw_count(rng: np.random.Generator) -> int:
     """Return a number of microbleeds, 1 to 83, heavy-tailed: half the scans have one, the mean is about 3.7."""
     if rng.random() < 0.5:
         return 1
     return int(np.clip(np.round(rng.lognormal(np.log(4.6), 0.85)), 2, MOST_MICROBLEEDS))
-
-
-def draw_places(
-    rng: np.random.Generator,
-    count: int,
-    template: Template,
-    warp: Warp,
-    vessels: list[Vessel | Sheet],
-    allowed: Callable[[np.ndarray], np.ndarray],
-    near: tuple[np.ndarray, float] | None = None,
-) -> list[Place]:
-    """Return exactly ``count`` places that ``allowed`` (positions (n, 3) RAS mm -> bool (n,)) lets through.
-
-    A third lie 3-6 mm from another microbleed; none lies on a vessel. ``near`` (MNI mm (3,), radius in mm) says where
-    in the brain to look, for a small field of view.
-    """
-    pools = {name: _pool(rng, index, warp, allowed, near) for name, index in template.locations.items()}
-    tree, radii = _vessel_tree(vessels)
-    everywhere = np.concatenate([head for _, head in pools.values()])
-    forest = cKDTree(everywhere)
-    names = np.repeat(list(pools), [len(head) for _, head in pools.values()])
-    mni_all = np.concatenate([mni for mni, _ in pools.values()])
-    weights = np.array([_LOCATIONS[name] * (len(pools[name][1]) > 0) for name in pools])
-    places: list[Place] = []
-    # The rules are loosened as attempts fail, so that any count fits into any field of view.
-    for attempt in range(400 * count):
-        if len(places) == count:
-            break
-        patience = 1.0 - attempt / (400 * count)
-        cluster = bool(places) and rng.random() < 0.36
-        if cluster:
-            beside = places[int(rng.integers(len(places)))]
-            way = rng.standard_normal(3)
-            goal = beside.head_mm + way / np.linalg.norm(way) * rng.uniform(3.2, 6.0)
-            distance, chosen = forest.query(goal)
-            if distance > 1.5:
-                continue
-        else:
-            name = list(pools)[int(rng.choice(len(weights), p=weights / weights.sum()))]
-            chosen = int(rng.choice(np.flatnonzero(names == name)))
-        head = everywhere[chosen]
-        gaps = [float(np.linalg.norm(head - place.head_mm)) for place in places]
-        if min(gaps, default=99.0) < (3.0 if cluster else 9.0 * patience):
-            continue
-        away, nearest = tree.query(head)
-        if away - radii[nearest] < 1.6 * patience:
-            continue
-        places.append(Place(mni_all[chosen], head, str(names[chosen]), cluster))
-    for place in places:
-        gaps = [float(np.linalg.norm(place.head_mm - other.head_mm)) for other in places if other is not place]
-        place.in_cluster = min(gaps, default=99.0) < 8.0
-    return places
-
-
-def draw_size(rng: np.random.Generator, family: str) -> tuple[float, float]:
-    """Return the true diameter (mm) and the contrast (0..1) that a microbleed shall show; they are unrelated."""
-    # Thick slices blur what is in them, so that a smaller spot gives the width that readers report.
-    if family == "swi":
-        return float(np.clip(rng.lognormal(np.log(2.1), 0.38), 1.3, 4.5)), float(0.42 + 0.57 * rng.beta(2.0, 0.9))
-    return float(np.clip(rng.lognormal(np.log(1.25), 0.42), 0.6, 4.5)), float(0.35 + 0.6 * rng.beta(1.7, 1.2))
 
 
 def draw_calcifications(
@@ -140,25 +68,19 @@ def draw_calcifications(
     ]
 
 
-def _pool(
-    rng: np.random.Generator,
-    index: np.ndarray,
-    warp: Warp,
-    allowed: Callable[[np.ndarray], np.ndarray],
-    near: tuple[np.ndarray, float] | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return positions in MNI mm and in the head of template voxels that ``allowed`` lets through, at most 40000."""
-    if near is not None:
-        index = index[np.linalg.norm(index + TEMPLATE_TO_RAS[:3, 3] - near[0], axis=1) < near[1]]
-    if len(index) > _POOL:
-        index = index[rng.choice(len(index), _POOL, replace=False)]
-    mni = index + TEMPLATE_TO_RAS[:3, 3] + rng.uniform(-0.5, 0.5, index.shape)
-    head = warp.to_head(mni)
-    inside = allowed(head)
-    return mni[inside], head[inside]
+def draw_malformation(
+    rng: np.random.Generator, template: Template, warp: Warp, bleeds_mm: np.ndarray
+) -> tuple[np.ndarray, float, float] | None:
+    """Return RAS mm of the head (3,), diameter (mm) and chi (ppm) of a cavernous malformation; most heads have none.
 
-
-def _vessel_tree(vessels: list[Vessel | Sheet]) -> tuple[cKDTree, np.ndarray]:
-    wide = [v for v in vessels if isinstance(v, Vessel) and v.kind in (VEIN, ARTERY) and v.radius_mm > 0.25]
-    points = np.concatenate([v.points_mm for v in wide])
-    return cKDTree(points), np.concatenate([np.full(len(v.points_mm), v.radius_mm) for v in wide])
+    It keeps away from the microbleeds at ``bleeds_mm`` (n, 3).
+    """
+    if rng.random() > _MALFORMED:
+        return None
+    index = template.locations[LOBAR]
+    heads = warp.to_head(index[rng.integers(0, len(index), 20)] + TEMPLATE_TO_RAS[:3, 3])
+    diameter, chi = float(rng.uniform(5, 14)), float(rng.uniform(0.15, 0.8))
+    for head in heads:
+        if not len(bleeds_mm) or np.linalg.norm(bleeds_mm - head, axis=1).min() > _MALFORMATION_APART_MM:
+            return head, diameter, chi
+    return None

@@ -18,6 +18,7 @@ from CMBDetectorLib.volume import Volume
 _MOST_VESSELS = 120
 _LEAST_CONTRAST = 0.15
 _APART_MM = 4.0
+_SEARCH_MM = {"iron deposition": 2.0}  # a streaked nucleus is not darkest in its middle
 
 
 def vessel_spots(
@@ -48,8 +49,8 @@ def vessel_spots(
 def iron_spots(
     nuclei: Iterable[tuple[str, np.ndarray, float]], warp: Warp, protocol: Protocol
 ) -> list[tuple[np.ndarray, str]]:
-    """Return the centres (RAS mm) of the nuclei that iron has darkened by a quarter or more."""
-    dark = [mni for _, mni, chi in nuclei if float(iron_decay(np.float32(chi), protocol)) < 0.75]
+    """Return the centres (RAS mm) of the nuclei that iron has darkened by a fifth or more."""
+    dark = [mni for _, mni, chi in nuclei if float(iron_decay(np.float32(chi), protocol)) < 0.8]
     return [(head, "iron deposition") for head in warp.to_head(np.array(dark))] if dark else []
 
 
@@ -68,13 +69,11 @@ def seen(
         index = np.round(scan.to_ijk(ras)).astype(int)
         if (index < 1).any() or (index >= np.array(scan.shape) - 1).any() or not brain.array[tuple(index)]:
             continue
-        look = appearance(scan, ras, white)
+        look = appearance(scan, ras, white, _SEARCH_MM.get(kind, 0.8), brain)
         if look.contrast < _LEAST_CONTRAST or (bleeds is not None and bleeds.query(look.ras_mm)[0] < _APART_MM):
             continue
         if any(np.linalg.norm(np.subtract(other.ras_mm, look.ras_mm)) < _APART_MM for other in found):
             continue
         position = tuple(float(v) for v in look.ras_mm)
-        found.append(
-            Lesion(position, look.diameter_mm, look.contrast, near_dark=look.dark_around > 0.08, mimic_class=kind)
-        )
+        found.append(Lesion(position, look.diameter_mm, look.contrast, near_dark=look.near_dark, mimic_class=kind))
     return found

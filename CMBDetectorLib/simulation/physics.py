@@ -94,6 +94,6 @@ def homodyne_phase(image: np.ndarray, width: Sequence[int]) -> np.ndarray:
     return np.angle(image * np.conj(low)).astype(np.float32)
 
 
-def phase_mask(phase: np.ndarray, power: int = 4) -> np.ndarray:
+def phase_mask(phase: np.ndarray, power: float = 4.0) -> np.ndarray:
     """Return the SWI mask ``1 + phase/pi`` below 0 and 1 above, to ``power`` (Haacke 2004)."""
     return np.clip(1 + np.minimum(phase, 0) / np.float32(np.pi), 0, 1) ** power

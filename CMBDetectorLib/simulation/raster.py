@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from CMBDetectorLib.simulation.physics import cylinder_self_field
-from CMBDetectorLib.simulation.vessels import ARTERY, DURA, PERIVASCULAR, VEIN, Sheet, Vessel
+from CMBDetectorLib.simulation.tubes import ARTERY, CHOROID, CISTERN, DURA, PERIVASCULAR, VEIN, Sheet, Vessel
 
 _STEP_MM = 0.25
 
@@ -36,12 +36,15 @@ def rasterise(
     """Return the maps of ``vessels`` (centre lines in RAS mm of the head) on a grid; ``b`` is B0 in RAS."""
     ras_to_ijk = np.linalg.inv(ijk_to_ras)
     voxel_mm3 = abs(float(np.linalg.det(ijk_to_ras[:3, :3])))
-    maps = {kind: np.zeros(tuple(shape), np.float32) for kind in (VEIN, ARTERY, PERIVASCULAR, DURA)}
+    maps = {kind: np.zeros(tuple(shape), np.float32) for kind in (VEIN, ARTERY, PERIVASCULAR, DURA, CHOROID)}
     chi, self_field = np.zeros(tuple(shape), np.float32), np.zeros(tuple(shape), np.float32)
     border = 5 / np.linalg.norm(ijk_to_ras[:3, :3], axis=0)
     for vessel in vessels:
         line = vessel.points_mm @ ras_to_ijk[:3, :3].T + ras_to_ijk[:3, 3]
         if ((line.max(0) < -border) | (line.min(0) > np.array(shape) + border)).any():
+            continue
+        if vessel.kind == CISTERN:
+            _fill(maps[PERIVASCULAR], vessel, line, ijk_to_ras)
             continue
         if isinstance(vessel, Sheet):
             pieces, volume, cosine = vessel.points_mm, vessel.volume_mm3, np.zeros(len(vessel.points_mm))
@@ -52,7 +55,7 @@ def rasterise(
         if not here.any():
             continue
         flat = np.ravel_multi_index(tuple(index[here].T), tuple(shape))
-        share = np.float32(volume / voxel_mm3)
+        share = np.float32(volume / voxel_mm3 * getattr(vessel, "strength", 1.0))
         np.add.at(maps[vessel.kind].ravel(), flat, share)
         if isinstance(vessel, Vessel) and vessel.kind == VEIN:
             np.add.at(chi.ravel(), flat, share * np.float32(vessel.chi))
@@ -65,6 +68,20 @@ def rasterise(
     for kind in maps:
         np.minimum(maps[kind], 1, out=maps[kind])
     return VesselMaps(maps, chi, self_field)
+
+
+def _fill(fraction: np.ndarray, vessel: Vessel, line: np.ndarray, ijk_to_ras: np.ndarray) -> None:
+    """Fill the voxels within ``vessel.radius_mm`` of a centre line (n, 3; voxel indices), with an edge of 1 mm."""
+    axes = ijk_to_ras[:3, :3].astype(np.float32)
+    reach = (vessel.radius_mm + 1) / np.linalg.norm(axes, axis=0)
+    for at in line:
+        low = np.clip(np.floor(at - reach), 0, fraction.shape).astype(int)
+        high = np.clip(np.ceil(at + reach) + 1, low, fraction.shape).astype(int)
+        box = tuple(slice(a, z) for a, z in zip(low, high, strict=True))
+        offset = [(np.arange(a, z) - c).astype(np.float32) for a, z, c in zip(low, high, at, strict=True)]
+        i, j, k = np.meshgrid(*offset, indexing="ij", sparse=True)
+        square = sum((i * r[0] + j * r[1] + k * r[2]) ** 2 for r in axes)
+        np.maximum(fraction[box], np.clip(vessel.radius_mm + 0.5 - np.sqrt(square), 0, 1), out=fraction[box])
 
 
 def _pieces(vessel: Vessel, b: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float, np.ndarray]:

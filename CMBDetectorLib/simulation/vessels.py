@@ -9,71 +9,86 @@ import numpy as np
 from scipy import ndimage
 
 from CMBDetectorLib.simulation.anatomy import TEMPLATE_TO_RAS, Template, load_template
+from CMBDetectorLib.simulation.cisterns import draw_choroid, draw_cisterns
+from CMBDetectorLib.simulation.tubes import ARTERY, DURA, PERIVASCULAR, VEIN, Sheet, Vessel
 
-VEIN, ARTERY, PERIVASCULAR, DURA = "vein", "artery", "perivascular", "dura"
-
-
-@dataclass(frozen=True)
-class Vessel:
-    """A tube: centre line ``points_mm`` (n, 3), ``radius_mm``, ``kind`` (vein, artery, fluid-filled space, dura)."""
-
-    points_mm: np.ndarray
-    radius_mm: float
-    kind: str
-    chi: float = 0.0
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A thin membrane as evenly spread dots: ``points_mm`` (n, 3), each standing for ``volume_mm3`` of it."""
-
-    points_mm: np.ndarray
-    volume_mm3: float
-    kind: str
-
+__all__ = ["ARTERY", "DURA", "PERIVASCULAR", "VEIN", "Sheet", "Vessel", "draw_vessels"]
 
 # Trunks in MNI mm: kind, radius (mm), whether there is a mirrored one, way-points.
 _TRUNKS = (
     (VEIN, 2.7, False, ((0, 70, 20), (0, 54, 54), (0, 22, 76), (0, -20, 84), (0, -58, 77), (0, -92, 44), (0, -106, 0))),
-    (VEIN, 1.9, False, ((0, -42, 4), (0, -56, 4), (0, -76, -4), (0, -97, -8))),
+    (VEIN, 1.4, False, ((0, -42, 4), (0, -56, 4), (0, -76, -4), (0, -97, -8))),
     (VEIN, 3.0, True, ((2, -98, -8), (25, -94, -16), (44, -74, -24), (54, -52, -30), (50, -38, -42))),
     (VEIN, 0.9, True, ((3, 4, 12), (3, -10, 15), (3, -24, 13), (2, -36, 8), (0, -44, 5))),
     (VEIN, 0.7, True, ((17, -8, 19), (15, 2, 15), (9, 6, 11), (4, 3, 11))),
     (VEIN, 0.6, True, ((5, 22, 10), (3, 14, 12), (3, 4, 12))),
     (VEIN, 0.9, True, ((14, 0, -20), (17, -12, -17), (16, -26, -8), (8, -36, 0), (0, -43, 4))),
     (VEIN, 0.6, True, ((22, -38, 12), (18, -32, 16), (10, -30, 14), (3, -32, 10))),
-    (ARTERY, 1.7, False, ((0, -24, -50), (1, -25, -38), (0, -22, -26), (0, -18, -17))),
-    (ARTERY, 1.5, True, ((0, -18, -17), (10, -16, -16), (17, -24, -12), (16, -36, -6), (14, -52, 0))),
+    (ARTERY, 1.7, False, ((0, -27, -50), (1, -16, -42), (0, -12, -34), (0, -9, -26), (0, -11, -18))),
+    (ARTERY, 1.5, True, ((0, -11, -18), (10, -15, -17), (17, -24, -12), (16, -36, -6), (14, -52, 0))),
     (ARTERY, 2.0, True, ((15, -14, -42), (14, 0, -34), (11, 3, -24), (11, 3, -16))),
     (ARTERY, 1.5, True, ((11, 3, -16), (20, 4, -16), (30, 5, -15), (38, 4, -10), (41, -4, -2), (42, -16, 6))),
     (ARTERY, 1.0, True, ((38, 4, -10), (40, 10, -2), (40, 0, 8), (40, -14, 14), (44, -28, 18))),
     (ARTERY, 1.2, True, ((11, 3, -16), (4, 8, -15), (2, 16, -12), (2, 32, -4), (2, 40, 8), (2, 34, 22), (2, 14, 32))),
     (ARTERY, 0.8, True, ((2, 40, 8), (2.5, 50, 18), (2.5, 44, 36), (2.5, 26, 48))),
-    (ARTERY, 1.2, True, ((3, -25, -50), (2, -26, -58), (8, -26, -66))),
+    (ARTERY, 1.2, True, ((1, -27, -50), (4, -31, -58), (10, -34, -66))),
 )
 
 
-def draw_vessels(rng: np.random.Generator, template: Template) -> list[Vessel | Sheet]:
-    """Return the vessels of one head, and the falx."""
-    oxygen = rng.uniform(0.36, 0.62)
-    found: list[Vessel | Sheet] = list(_trunks(rng, oxygen))
-    found += _pial(rng, template, oxygen)
-    found += _medullary(rng, template, oxygen)
-    found += _penetrating(rng, template, oxygen)
+@dataclass(frozen=True)
+class _Shown:
+    """How many vessels one family shows: susceptibility of veins (factor), number of pial vessels (range), share of
+    veins and of narrow sulci among them, number of others (factor), radius of those in tissue (median, mm) and of
+    medullary veins (range)."""
+
+    chi: float
+    pial: tuple[int, int]
+    veins: float
+    sulcal: float
+    others: float
+    radius_mm: float
+    medullary_mm: tuple[float, float]
+
+
+# SWI is made to show veins; thick slices without a phase mask show few of them.
+_SHOWN = {
+    "swi": _Shown(1.15, (600, 1000), 0.75, 0.6, 1.5, 0.23, (0.12, 0.3)),
+    "t2star": _Shown(0.65, (480, 900), 0.4, 0.2, 0.9, 0.2, (0.08, 0.24)),
+}
+
+
+def draw_vessels(rng: np.random.Generator, template: Template, family: str = "swi") -> list[Vessel | Sheet]:
+    """Return the vessels of one head as a protocol's ``family`` shows them, and the falx."""
+    shown = _SHOWN[family]
+    oxygen = rng.uniform(0.36, 0.62) * shown.chi
+    found: list[Vessel | Sheet] = list(_trunks(rng, template, oxygen))
+    found += draw_cisterns(rng, found)
+    found += _pial(rng, template, oxygen, shown)
+    found += _medullary(rng, template, oxygen, shown)
+    found += _penetrating(rng, template, oxygen, shown)
     found += _cerebellar(rng, template, oxygen)
     found += _perivascular(rng, template)
-    return found + _falx(rng, template)
+    return found + _falx(rng, template) + draw_choroid(rng, template)
 
 
-def _trunks(rng: np.random.Generator, chi: float) -> list[Vessel]:
+def _trunks(rng: np.random.Generator, template: Template, chi: float) -> list[Vessel]:
     vessels = []
     for kind, radius, paired, way in _TRUNKS:
         for side in (1, -1) if paired else (1,):
             nodes = np.array(way, float) * (side, 1, 1)
             nodes[1:-1] += rng.normal(0, 1.0, (len(nodes) - 2, 3)) * (0.5, 1, 1)
             calibre = radius * float(np.clip(rng.normal(1, 0.25), 0.4, 1.6))
-            vessels.append(Vessel(_smooth_line(nodes, rng), calibre, kind, chi if kind == VEIN else 0.0))
+            line = _smooth_line(nodes, rng)
+            if kind == ARTERY:
+                line = _into_fluid(line, template)
+            strength = float(rng.uniform(0.4, 1.0))
+            vessels.append(Vessel(line, calibre, kind, _own_chi(rng, chi, kind), strength if kind == ARTERY else 1.0))
     return vessels
+
+
+def _own_chi(rng: np.random.Generator, chi: float, kind: str) -> float:
+    """Return the susceptibility of one vessel: veins of one head differ in oxygen and in what they lie between."""
+    return chi * float(np.clip(rng.normal(0.85, 0.28), 0.2, 1.25)) if kind == VEIN else 0.0
 
 
 def _smooth_line(nodes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -85,42 +100,57 @@ def _smooth_line(nodes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return ndimage.gaussian_filter1d(line, 3, axis=0, mode="nearest")
 
 
-def _pial(rng: np.random.Generator, template: Template, chi: float) -> list[Vessel]:
+def _into_fluid(line: np.ndarray, template: Template) -> np.ndarray:
+    """Return a line (n, 3; MNI mm) moved up to 6 mm towards the nearest fluid, and smoothed again."""
+    position = line - TEMPLATE_TO_RAS[:3, 3]
+    start = position.copy()
+    for _ in range(14):
+        slope = _slope(template.smooth["csf"], position)
+        position = position + 0.6 * slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 0.02)
+        away = position - start
+        position = start + away * np.minimum(1, 6 / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-6))
+        position = ndimage.gaussian_filter1d(position, 1.5, axis=0, mode="nearest")
+    return position + TEMPLATE_TO_RAS[:3, 3]
+
+
+def _pial(rng: np.random.Generator, template: Template, chi: float, shown: _Shown) -> list[Vessel]:
     """Arteries and veins in sulci and cisterns, each kept in the fluid by the gradient of its map."""
-    count = int(rng.integers(350, 700))
-    start = _pick(rng, _seeds()["fluid"], count)
+    count = int(rng.integers(*shown.pial))
+    narrow = int(shown.sulcal * count)
+    start = np.concatenate([_pick(rng, _seeds()["sulci"], narrow), _pick(rng, _seeds()["fluid"], count - narrow)])
     guide = (template.smooth["csf"], 2.5)
     lines = _walk(rng, start, _directions(rng, count), rng.integers(8, 55, count), 0.24, guide, template)
     vessels = []
     for line in lines:
-        kind = ARTERY if rng.random() < 0.5 else VEIN
-        radius = float(np.clip(rng.lognormal(np.log(0.45), 0.5), 0.15, 1.8))
-        vessels.append(Vessel(line, radius, kind, chi if kind == VEIN else 0.0))
+        kind = VEIN if rng.random() < shown.veins else ARTERY
+        radius = float(np.clip(rng.lognormal(np.log(0.36), 0.5), 0.12, 1.6))
+        strength = float(rng.beta(1.3, 1.8)) if kind == ARTERY else 1.0
+        vessels.append(Vessel(line, radius, kind, _own_chi(rng, chi, kind), strength))
     return vessels
 
 
-def _medullary(rng: np.random.Generator, template: Template, chi: float) -> list[Vessel]:
+def _medullary(rng: np.random.Generator, template: Template, chi: float, shown: _Shown) -> list[Vessel]:
     """Deep medullary veins: from the wall of the lateral ventricles straight out into the white matter."""
-    count = int(rng.integers(36, 90))
+    count = int(shown.others * rng.integers(40, 90))
     start = _pick(rng, _seeds()["periventricular"], count)
     outward = template.smooth["ventricle"]
     lines = _walk(rng, start, _slope(outward, start), rng.integers(10, 34, count), 0.12, (outward, 0.25), template)
-    return [Vessel(line, float(rng.uniform(0.1, 0.26)), VEIN, chi) for line in lines]
+    return [Vessel(line, float(rng.uniform(*shown.medullary_mm)), VEIN, _own_chi(rng, chi, VEIN)) for line in lines]
 
 
-def _penetrating(rng: np.random.Generator, template: Template, chi: float) -> list[Vessel]:
+def _penetrating(rng: np.random.Generator, template: Template, chi: float, shown: _Shown) -> list[Vessel]:
     """Vessels in tissue: from the cortex inwards, in any direction in the white matter, and up into the nuclei."""
-    start = _pick(rng, _seeds()["cortex"], int(rng.integers(80, 220)))
+    start = _pick(rng, _seeds()["cortex"], int(shown.others * rng.integers(80, 200)))
     lines = _walk(
         rng, start, _slope(template.smooth["depth"], start), rng.integers(5, 25, len(start)), 0.2, None, template
     )
-    start = _pick(rng, _seeds()["deep tissue"], int(rng.integers(60, 160)))
+    start = _pick(rng, _seeds()["deep tissue"], int(shown.others * rng.integers(60, 160)))
     lines += _walk(rng, start, _directions(rng, len(start)), rng.integers(5, 25, len(start)), 0.2, None, template)
     start = _pick(rng, _seeds()["under the lentiform"], int(rng.integers(12, 40)))
     up = np.tile([0.0, 0.0, 1.0], (len(start), 1)) + rng.normal(0, 0.25, (len(start), 3))
     lines += _walk(rng, start, up, rng.integers(8, 25, len(start)), 0.15, None, template)
-    radii = np.clip(rng.lognormal(np.log(0.22), 0.4, len(lines)), 0.1, 0.8)
-    return [Vessel(line, float(r), VEIN, chi) for line, r in zip(lines, radii, strict=True)]
+    radii = np.clip(rng.lognormal(np.log(shown.radius_mm), 0.4, len(lines)), 0.08, 0.7)
+    return [Vessel(line, float(r), VEIN, _own_chi(rng, chi, VEIN)) for line, r in zip(lines, radii, strict=True)]
 
 
 def _cerebellar(rng: np.random.Generator, template: Template, chi: float) -> list[Vessel]:
@@ -144,11 +174,12 @@ def _cerebellar(rng: np.random.Generator, template: Template, chi: float) -> lis
 
 def _perivascular(rng: np.random.Generator, template: Template) -> list[Vessel]:
     """Fluid-filled spaces in the white matter and under the nuclei: short, thin, bright where fluid is."""
-    count = int(rng.integers(100, 500))
+    count = int(rng.integers(40, 220))
     start = _pick(rng, _seeds()["white matter"], count)
     way = _slope(template.smooth["depth"], start) + 0.5 * _directions(rng, count)
     lines = _walk(rng, start, way, rng.integers(3, 12, count), 0.15, None, template)
-    return [Vessel(line, float(rng.uniform(0.2, 0.7)), PERIVASCULAR) for line in lines]
+    radii = np.clip(rng.lognormal(np.log(0.26), 0.4, len(lines)), 0.1, 0.7)
+    return [Vessel(line, float(r), PERIVASCULAR) for line, r in zip(lines, radii, strict=True)]
 
 
 def _falx(rng: np.random.Generator, template: Template) -> list[Vessel | Sheet]:
@@ -156,10 +187,10 @@ def _falx(rng: np.random.Generator, template: Template) -> list[Vessel | Sheet]:
     index = _seeds()["midline"]
     dots = np.repeat(index, 24, axis=0) + rng.uniform(-0.5, 0.5, (24 * len(index), 3)) + TEMPLATE_TO_RAS[:3, 3]
     dots[:, 0] = 0.8 * np.sin(dots[:, 1] / 25 + rng.uniform(0, 6)) + rng.uniform(-0.4, 0.4, len(dots))
-    falx: list[Vessel | Sheet] = [Sheet(dots, float(rng.uniform(0.3, 0.8)) / 24, DURA)]
-    for centre in dots[rng.integers(0, len(dots), int(rng.integers(0, 12)))]:
+    falx: list[Vessel | Sheet] = [Sheet(dots, float(rng.uniform(0.12, 0.45)) / 24, DURA)]
+    for centre in dots[rng.integers(0, len(dots), int(rng.integers(2, 22)))]:
         ends = centre + np.outer((-0.5, 0.0, 0.5), rng.normal(0, 1.5, 3))
-        falx.append(Vessel(ends, float(rng.uniform(0.5, 1.5)), DURA))
+        falx.append(Vessel(ends, float(rng.uniform(0.35, 1.1)), DURA))
     return falx
 
 
@@ -172,6 +203,7 @@ def _seeds() -> dict[str, np.ndarray]:
     fluid = t.smooth["csf"]
     masks = {
         "fluid": (fluid > 0.3) & (t.depth > 1.5) & (t.ventricle > 6),
+        "sulci": (fluid > 0.1) & (fluid < 0.35) & (t.depth > 2) & (t.depth < 18) & (t.ventricle > 12),
         "periventricular": (t.ventricle > 2) & (t.ventricle < 6) & (t.wm > 0.6),
         "cortex": tissue & (t.depth > 2) & (t.depth < 7),
         "deep tissue": tissue & (t.depth > 7),

@@ -88,7 +88,9 @@ def tiny_model(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of tiny networks, trained by the real command on :func:`crops`; nobody writes into it."""
 
     def train(folder: Path) -> None:
-        run = run_worker("train", crops, "--output", folder, "--tiny", "--epochs", 3, "--steps", 20, "--seed", 1)
+        run = run_worker(
+            "train", crops, "--output", folder, "--tiny", "--recipe", "paper", "--epochs", 3, "--steps", 20, "--seed", 1
+        )
         assert run.code == 0, run.stderr[-2000:]
 
     return made_once(tmp_path_factory, "tiny", train)

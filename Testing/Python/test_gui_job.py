@@ -435,6 +435,6 @@ def test_simulate_tells_where_the_scans_are(head, tmp_path, monkeypatch):
     # Simulating takes ten seconds, and other tests do it; here the question is what the module is told.
     monkeypatch.setattr("CMBDetectorLib.simulation.dataset.simulate_dataset", simulate_dataset)
     monkeypatch.chdir(tmp_path)
-    options = argparse.Namespace(output=Path("d"), scans=2, seed=1, protocol="crop", microbleeds=None)
+    options = argparse.Namespace(output=Path("d"), scans=2, seed=1, protocol="crop", microbleeds=None, vary=False)
     data, _ = simulate.run(options, Listener())
     assert data["scans"] == [str(tmp_path / "d" / path) for path in made]

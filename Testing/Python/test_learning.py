@@ -15,7 +15,7 @@ from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.models.versions import load_bundle
 from CMBDetectorLib.worker.commands.train import read_datasets
 
-SHORT = ("--tiny", "--epochs", "3", "--steps", "6", "--seed", "4")
+SHORT = ("--tiny", "--recipe", "paper", "--epochs", "3", "--steps", "6", "--seed", "4")
 
 
 def _kill_when(command, wanted, number):

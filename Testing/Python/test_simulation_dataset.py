@@ -91,6 +91,22 @@ def test_a_stopped_run_is_finished_by_the_next(dataset: Path, tmp_path: Path) ->
     assert contents(target) == contents(dataset)
 
 
+def test_varied_scans_have_their_own_protocols(tmp_path: Path) -> None:
+    simulate_dataset(tmp_path, 2, 3, "crop", vary=True)
+    description = json.loads((tmp_path / "dataset_description.json").read_text(encoding="utf-8"))
+    assert description["GeneratedBy"][0]["Settings"]["vary"] is True
+    names = ("sub-01", "sub-02")
+    sidecars = [json.loads((tmp_path / n / "swi" / f"{n}_swi.json").read_text(encoding="utf-8")) for n in names]
+    scans = [read_volume(tmp_path / n / "swi" / f"{n}_swi.nii.gz") for n in names]
+    assert sidecars[0]["EchoTime"] != sidecars[1]["EchoTime"]
+    assert sidecars[0]["ProtocolName"] == sidecars[1]["ProtocolName"] == "crop"
+    assert not np.allclose(scans[0].spacing, scans[1].spacing)
+    for sidecar, scan in zip(sidecars, scans, strict=True):
+        assert scan.spacing[2] == pytest.approx(sidecar["SpacingBetweenSlices"], abs=1e-4)
+    with pytest.raises(OutputError, match="another data set"):
+        simulate_dataset(tmp_path, 2, 3, "crop")
+
+
 def test_other_folders_and_settings_are_refused(dataset: Path, tmp_path: Path) -> None:
     before = contents(dataset)
     with pytest.raises(OutputError, match="another data set"):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.simulation import acquisition, inclusions, physics
-from CMBDetectorLib.simulation.protocols import PROTOCOLS, find_protocol
+from CMBDetectorLib.simulation.protocols import PROTOCOLS, find_protocol, varied
 
 SWI = PROTOCOLS["swi-3t"]
 
@@ -118,3 +118,37 @@ def test_unknown_protocol_names_the_known_ones() -> None:
         find_protocol("flair")
     assert "swi-3t" in caught.value.hint
     assert "crop" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_varied_protocols_differ_and_stay_within_reason(name: str) -> None:
+    base = PROTOCOLS[name]
+    found = [varied(base, np.random.default_rng(seed)) for seed in range(200)]
+    assert found[3] == varied(base, np.random.default_rng(3))
+    for one in found:
+        assert one.name == base.name
+        assert one.field_tesla in (1.5, 3.0)
+        assert 0.74 < one.echo_time_ms / base.echo_time_ms / (base.field_tesla / one.field_tesla) ** 0.75 < 1.26
+        assert 0.84 < one.spacing_mm[0] / base.spacing_mm[0] < 1.21
+        assert min(3.0, 0.84 * base.spacing_mm[2]) <= one.spacing_mm[2] <= max(5.0, 1.31 * base.spacing_mm[2])
+        assert 0.59 < one.noise / base.noise < 1.81
+        if base.crop:
+            assert one.shape == base.shape
+        else:
+            assert 216 < one.shape[0] * one.spacing_mm[0] < 237
+            assert one.shape[2] * one.spacing_mm[2] > 0.99 * base.shape[2] * base.spacing_mm[2]
+    assert 0.15 < np.mean([one.mixed for one in found]) < 0.45
+    assert {one.zero_filling for one in found} == {1.0, 1.3, 1.5, 2.0}
+    # Of the families' two images each also comes as the other one.
+    assert {one.phase_power > 0 for one in found} == {True, False}
+
+
+def test_slices_with_gaps_leave_out_what_lies_between_them() -> None:
+    layers = np.zeros((4, 4, 10), np.complex64)
+    layers[..., 5] = 1  # the outermost layer of the second slice
+    thick = acquisition.average_layers(layers, 5)
+    thin = acquisition.average_layers(layers, 5, 0.7)
+    assert thick.shape == thin.shape == (4, 4, 2)
+    assert thick[0, 0, 1] == pytest.approx(0.2)
+    assert abs(thin[0, 0, 1]) < 0.1
+    np.testing.assert_allclose(acquisition.average_layers(np.ones((2, 2, 10)), 5, 0.7), 1, rtol=1e-6)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from CMBDetectorLib.datasets.bids import read_dataset
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.files import output_folder
-from CMBDetectorLib.models.bundle import add_metrics
+from CMBDetectorLib.models.bundle import add_metrics, set_shown_threshold
 from CMBDetectorLib.models.versions import load_bundle
 from CMBDetectorLib.worker.listeners import Listener
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from CMBDetectorLib.evaluation.evaluate import Evaluation
 
 _CARD_RATES = (1, 4.1, 14.5)
+_SHOWN_RATES = (0.5, 1.0, 4.1, 14.5)
 
 
 def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -29,6 +30,13 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="new folder for froc.json, plot and report")
     parser.add_argument("--card", metavar="MODEL", help="also write the figures into the card of this model")
+    parser.add_argument(
+        "--show-at",
+        type=float,
+        choices=_SHOWN_RATES,
+        metavar="FP",
+        help=f"with --card: let the model show so many false positives a scan {_SHOWN_RATES}",
+    )
     parser.set_defaults(run=run)
 
 
@@ -60,6 +68,12 @@ def run(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any]
         name = " + ".join(names)
         add_metrics(bundle, {name: _figures(evaluation)}, {name: _scores(evaluation)})
         text += f"\nWritten into the card of {bundle.name}."
+        if options.show_at is not None:
+            shown = _shown_score(evaluation, options.show_at)
+            set_shown_threshold(load_bundle(options.card), shown)
+            text += f"\nIt now shows candidates with a score of {shown:g} or more."
+    elif options.show_at is not None:
+        raise BadInputError("--show-at changes a model's card.", "Name the model with --card.")
     data = {
         "output": str(options.output) if options.output else None,
         "final": evaluation.final.to_json(),
@@ -93,6 +107,16 @@ def _figures(evaluation: Evaluation) -> str:
         if point.fp_allowed in _CARD_RATES
     )
     return f"sensitivity pooled (mean of scans) at {points}; {final.microbleeds} microbleeds in {final.scans} scans"
+
+
+def _shown_score(evaluation: Evaluation, rate: float) -> float:
+    """Return the lowest score that leaves every dataset within ``rate`` false positives a scan."""
+    if evaluation.datasets:
+        points = [p for figures in evaluation.datasets for p in figures.points if p.fp_allowed == rate]
+        scores = [point.own_threshold for point in points]
+    else:
+        scores = [p.threshold for p in evaluation.final.operating_points if p.fp_allowed == rate]
+    return round(max((score for score in scores if score is not None), default=0.99), 3)
 
 
 def _scores(evaluation: Evaluation) -> dict[str, float]:

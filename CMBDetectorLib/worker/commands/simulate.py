@@ -22,6 +22,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="same seed, same scans (%(default)s)")
     parser.add_argument("--protocol", default="swi-3t", help=f"one of {', '.join(PROTOCOLS)} (%(default)s)")
     parser.add_argument("--microbleeds", type=whole_number, metavar="N", help="in all scans together (random)")
+    parser.add_argument("--vary", action="store_true", help="give every scan its own protocol around the chosen one")
     parser.set_defaults(run=run)
 
 
@@ -30,7 +31,13 @@ def run(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any]
     from CMBDetectorLib.simulation.dataset import simulate_dataset
 
     simulate_dataset(
-        options.output, options.scans, options.seed, options.protocol, options.microbleeds, progress=listener
+        options.output,
+        options.scans,
+        options.seed,
+        options.protocol,
+        options.microbleeds,
+        progress=listener,
+        vary=options.vary,
     )
     text = f"{options.scans} simulated scan{'s' * (options.scans != 1)} in {options.output}"
     scans = [os.path.abspath(case.scan) for case in read_dataset(options.output)]
