@@ -25,12 +25,16 @@ _FIELDS = {
     "bitpix": (72, "i2"),
     "pixdim": (76, "8f4"),
     "vox_offset": (108, "f4"),
+    "scale": (112, "2f4"),
     "qform_code": (252, "i2"),
     "sform_code": (254, "i2"),
     "quatern": (256, "6f4"),
     "srow": (280, "(3,4)f4"),
 }
 _FLOATS = {16: "f4", 64: "f8"}
+_TYPES = {**_FLOATS, 2: "u1", 4: "i2", 8: "i4", 256: "i1", 512: "u2", 768: "u4"}
+# Slope and intercept; a slope of 0 means none.
+_UNSCALED = ((0.0, 0.0), (1.0, 0.0))
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,49 @@ def check_nifti(path: Path) -> NiftiHeader | None:
             f"{name} is damaged: it is not a complete gzip file.", "Copy or export the file again."
         ) from error
     return _geometry(name, fields)
+
+
+def looks_whole(path: Path) -> bool:
+    """Tell in no time whether a NIfTI file has the length its header states; a gzip file notes it in its last bytes.
+
+    ``False`` says little (gzip files may be made of several parts): :func:`check_nifti` then looks at all of it.
+    """
+    packed = path.name.lower().endswith(".gz")
+    try:
+        with gzip.open(path, "rb") if packed else open(path, "rb") as stream:
+            fields = _parse(stream.read(_HEADER_BYTES))
+        with open(path, "rb") as stream:
+            length = stream.seek(0, 2)
+            if packed:
+                stream.seek(-4, 2)
+                length = int.from_bytes(stream.read(4), "little")
+    except (OSError, EOFError, zlib.error):
+        return False
+    axes = int(fields["dim"][0]) if fields is not None else 0
+    if fields is None or not 0 < axes < 8 or not 0 <= fields["vox_offset"] < 1 << 24:
+        return False
+    voxels = int(np.prod(fields["dim"][1 : axes + 1], dtype=object))
+    stated = voxels * int(fields["bitpix"]) // 8 + max(int(fields["vox_offset"]), _HEADER_BYTES)
+    return length == (stated % (1 << 32) if packed else stated)
+
+
+def first_voxels(path: Path, count: int) -> np.ndarray | None:
+    """Return the first ``count`` voxels of a NIfTI file as float32 (or all it has), in the order they are stored.
+
+    ``None`` where they are scaled, where their type is a rare one, or where the file cannot be read.
+    """
+    try:
+        with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb") as stream:
+            fields = _parse(stream.read(_HEADER_BYTES))
+            kind = None if fields is None else _TYPES.get(int(fields["datatype"]))
+            if fields is None or kind is None or tuple(fields["scale"]) not in _UNSCALED:
+                return None
+            stream.read(max(int(fields["vox_offset"]) - _HEADER_BYTES, 0))
+            data = stream.read(count * np.dtype(kind).itemsize)
+    except (OSError, EOFError, zlib.error, ValueError, OverflowError):
+        return None
+    order = fields["dim"].dtype.byteorder
+    return np.frombuffer(data, np.dtype(kind).newbyteorder(order), len(data) // np.dtype(kind).itemsize).astype("<f4")
 
 
 def _parse(head: bytes) -> dict[str, np.ndarray] | None:

@@ -186,26 +186,50 @@ def read_volume(path: Path | str) -> Volume:
     return Volume(array, volume.ijk_to_ras, volume.source)
 
 
+def read_grid(path: Path | str) -> Volume:
+    """Return the grid of a scan file from its header alone: a volume of zeros that takes no memory.
+
+    Raises:
+        BadInputError: there is no such file, its header cannot be read or makes no sense for a head.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadInputError(f"There is no file {path}.", "Check the path.")
+    reader, size = _opened(path)
+    lps = np.eye(4)
+    axes = len(size)
+    lps[:3, :3] = (np.array(reader.GetDirection()).reshape(axes, axes) * np.array(reader.GetSpacing()))[:3, :3]
+    lps[:3, 3] = reader.GetOrigin()[:3]
+    grid = Volume(np.broadcast_to(np.float32(0), tuple(size[:3])), _LPS_RAS @ lps, {"kind": "file", "name": path.name})
+    _check_geometry(grid, path.name)
+    return grid
+
+
 def read_mask(path: Path | str, grid: Volume, may_be_empty: bool = False) -> Volume:
     """Read a mask file lying on the grid of ``grid``; returns a bool volume, True where the file is above 0.
 
     Raises:
         BadInputError: it cannot be read, lies on another grid (it is not resampled), or is empty though it must not be.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise BadInputError(f"There is no mask file {path}.", "Check the path.")
-    mask = _read_file(path)
-    if not mask.same_grid(grid):
-        raise BadInputError(
-            f"The mask {path.name} lies on another grid than the scan "
-            f"({_size(mask)} against {_size(grid)}, or another position).",
-            "Make the mask on the scan itself; masks are not resampled.",
-        )
+    mask = _read_on_grid(Path(path), grid)
     inside = mask.array > 0
     if not inside.any() and not may_be_empty:
-        raise BadInputError(f"The mask {path.name} is empty.", "Choose a mask that covers the brain.")
+        raise BadInputError(f"The mask {Path(path).name} is empty.", "Choose a mask that covers the brain.")
     return grid.with_array(inside)
+
+
+def read_labels(path: Path | str, grid: Volume) -> Volume:
+    """Read a label map lying on the grid of ``grid``; returns whole numbers >= 0 (int32), 0 being the background.
+
+    Raises:
+        BadInputError: it cannot be read, lies on another grid (it is not resampled), or holds other numbers.
+    """
+    labels = _read_on_grid(Path(path), grid).array
+    if labels.min() < 0 or labels.max() >= 1 << 31 or (labels.dtype.kind == "f" and (labels != np.floor(labels)).any()):
+        raise BadInputError(
+            f"{Path(path).name} is no label map: it holds fractions or numbers below 0.", "Choose the label map."
+        )
+    return grid.with_array(labels.astype(np.int32))
 
 
 def write_volume(path: Path | str, volume: Volume) -> None:
@@ -257,7 +281,21 @@ def nrrd_header(shape: Sequence[int], dtype: Any, ijk_to_ras: np.ndarray) -> byt
     return ("\n".join(lines) + "\n\n").encode("ascii")
 
 
-def _read_file(path: Path) -> Volume:
+def _read_on_grid(path: Path, grid: Volume) -> Volume:
+    if not path.is_file():
+        raise BadInputError(f"There is no mask file {path}.", "Check the path.")
+    mask = _read_file(path)
+    if not mask.same_grid(grid):
+        raise BadInputError(
+            f"The mask {path.name} lies on another grid than the scan "
+            f"({_size(mask)} against {_size(grid)}, or another position).",
+            "Make the mask on the scan itself; masks are not resampled.",
+        )
+    return mask
+
+
+def _opened(path: Path) -> tuple[sitk.ImageFileReader, list[int]]:
+    """Return a reader that has read the header, and the size of the image along its axes."""
     name = path.name
     if not name.lower().endswith(_FILE_ENDINGS):
         hint = "Give the folder of the series." if name.lower().endswith((".dcm", ".ima")) else ""
@@ -265,21 +303,33 @@ def _read_file(path: Path) -> Volume:
             f"{name} is not a NIfTI (.nii, .nii.gz) or NRRD (.nrrd) file.",
             hint or "Convert the scan, or give a folder.",
         )
-    header = check_nifti(path) if name.lower().endswith((".nii", ".nii.gz")) else None
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
         size = list(reader.GetSize())
-        _check_dimension(name, size, reader.GetNumberOfComponents())
+    except RuntimeError as error:
+        raise _unreadable(name, error) from error
+    _check_dimension(name, size, reader.GetNumberOfComponents())
+    return reader, size
+
+
+def _unreadable(name: str, error: RuntimeError) -> BadInputError:
+    return BadInputError(
+        f"{name} cannot be read: {itk_reason(error)}.", "The file is damaged or misnamed; export it again."
+    )
+
+
+def _read_file(path: Path) -> Volume:
+    name = path.name
+    header = check_nifti(path) if name.lower().endswith((".nii", ".nii.gz")) else None
+    reader, size = _opened(path)
+    try:
         if len(size) > 3:
             reader.SetExtractSize(size[:3] + [0] * (len(size) - 3))
         image = reader.Execute()
     except RuntimeError as error:
-        raise BadInputError(
-            f"{name} cannot be read: {itk_reason(error)}.",
-            "The file is damaged or misnamed; export it again.",
-        ) from error
+        raise _unreadable(name, error) from error
     source = {"kind": "file", "name": name}
     if header is not None and header.sform is None and header.qform is None:
         source["note"] = "The header does not say how the scan lies in the patient: left and right are a guess."

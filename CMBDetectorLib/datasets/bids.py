@@ -8,6 +8,7 @@ left out, since a point list belongs to a head and not to a kind of image.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -26,12 +27,15 @@ from CMBDetectorLib.files import write_json, write_table
 POINTS = "desc-cmb_points.tsv"
 MIMICS = "desc-mimic_points.tsv"
 BRAIN_MASK = "desc-brain_mask.nii.gz"
+REVIEW = "desc-review.json"
 
 _DERIVATIVES = Path("derivatives") / "cmbdetector"
+LOCK = _DERIVATIVES / ".export.lock"
 _SUFFIX = re.compile(r"_(?:swi|SWI|T2starw)\.nii(?:\.gz)?$")
 # The magnitude and the finished SWI show microbleeds dark; phase, real and imaginary parts do not.
 _OTHER_PART = re.compile(r"_part-(?:phase|real|imag)(?:_|$)")
 _MOST_ROWS = 100_000
+_MOST_BYTES = 64 << 20
 LOCATIONS = ("lobar", "deep", "infratentorial")
 # Written only where some point has them.
 _OPTIONAL = ("location", "near_dark", "contrast")
@@ -71,6 +75,11 @@ class Case:
     brain_mask: Path | None
 
     @property
+    def review(self) -> Path:
+        """Where it is noted who reviewed the scan; a scan annotated elsewhere has no such file."""
+        return self.points.with_name(self.points.name.removesuffix(POINTS) + REVIEW)
+
+    @property
     def is_annotated(self) -> bool:
         """Whether somebody has looked for microbleeds; a list without rows says that there are none."""
         return self.points.is_file()
@@ -107,19 +116,14 @@ def read_dataset(folder: Path | str) -> list[Case]:
         BadInputError: there is no such folder, it holds no scans, two scans would share one annotation, or an
             annotation list is damaged.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise BadInputError(f"There is no dataset folder {folder}.", "Check the path.")
     cases: dict[str, Case] = {}
-    for subject in sorted(folder.glob("sub-*")):
-        for scan in _scans(subject):
-            case = _case(folder, scan)
-            if case.id in cases:
-                raise BadInputError(
-                    f"{case.id} has two scans ({cases[case.id].scan.name} and {scan.name}) for one annotation.",
-                    "Keep one of them in the dataset, or tell them apart by an entity such as acq- or run-.",
-                )
-            cases[case.id] = case
+    for case in find_cases(folder):
+        if case.id in cases:
+            raise BadInputError(
+                f"{case.id} has two scans ({cases[case.id].scan.name} and {case.scan.name}) for one annotation.",
+                "Keep one of them in the dataset, or tell them apart by an entity such as acq- or run-.",
+            )
+        cases[case.id] = case
     if not cases:
         raise BadInputError(
             f"The dataset {folder} holds no scans.",
@@ -128,7 +132,20 @@ def read_dataset(folder: Path | str) -> list[Case]:
     for case in cases.values():
         case.microbleeds()
         case.mimic_positions()
-    return [cases[key] for key in sorted(cases)]
+    return list(cases.values())
+
+
+def find_cases(folder: Path | str) -> list[Case]:
+    """Return whatever is named as a scan, sorted by id, which two may share; nothing is opened or checked.
+
+    Raises:
+        BadInputError: there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise BadInputError(f"There is no dataset folder {folder}.", "Check the path.")
+    cases = [_case(folder, scan) for subject in sorted(folder.glob("sub-*")) for scan in _scans(subject)]
+    return sorted(cases, key=lambda case: case.id)
 
 
 def derivative_path(dataset: Path | str, scan: Path | str, desc: str) -> Path:
@@ -151,6 +168,8 @@ def read_points(path: Path | str) -> list[Point]:
     """
     path = Path(path)
     try:
+        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
+            raise OSError("no file, or none that a point list fits in")
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInputError(f"The point list {path} cannot be read.", "Check that it is a text file.") from error
@@ -196,6 +215,12 @@ def write_points(path: Path | str, rows: Iterable[Point], mimics: bool = False) 
         table.append({"x": x, "y": y, "z": z, "diameter_mm": diameter, "certainty": point.certainty})
         table[-1] |= {"source": point.source, "mimic_class": point.mimic_class} | _optional_cells(point)
     write_table(path, columns, table)
+
+
+def checksum(points: Iterable[Point]) -> str:
+    """Return the SHA-256 of the positions of a point list as :func:`write_points` writes them."""
+    lines = [" ".join(f"{float(v):.6g}" for v in point.ras_mm) for point in points]
+    return hashlib.sha256("\n".join(lines).encode("ascii")).hexdigest()
 
 
 def write_descriptions(folder: Path | str, name: str) -> None:

@@ -25,9 +25,13 @@ def scan_key(array: np.ndarray, ijk_to_ras: Any) -> str:
     if array.ndim != 3 or affine.shape != (4, 4):
         raise ValueError(f"a scan has three axes and an affine of 4x4, not {array.shape} and {affine.shape}")
     sample = array[tuple(slice(None, None, max(1, n // _SAMPLES)) for n in array.shape)]
-    steps = np.floor(affine[:3] / _STEP_MM + _SHIFT)
     digest = hashlib.sha256(np.array(array.shape, "<i8").tobytes())
-    digest.update(steps.astype("<i8").tobytes())
+    digest.update(grid_steps(affine).tobytes())
     # Adding 0 turns -0 into 0; tobytes() runs through (i, j, k) whatever the memory layout.
     digest.update((sample.astype("<f4") + np.float32(0)).astype("<f4").tobytes())
     return digest.hexdigest()[:16]
+
+
+def grid_steps(ijk_to_ras: Any) -> np.ndarray:
+    """Return the affine (4x4, mm) in steps of 0.01 mm (3x4 whole numbers), the same for one grid in any file format."""
+    return np.floor(np.asarray(ijk_to_ras, dtype=float)[:3] / _STEP_MM + _SHIFT).astype("<i8")

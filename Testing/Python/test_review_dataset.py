@@ -301,7 +301,7 @@ def test_exports_at_the_same_time(tmp_path):
 
 
 def test_waiting_for_another_export_has_an_end(tmp_path, plain, monkeypatch):
-    from CMBDetectorLib.review import export_dataset as module
+    from CMBDetectorLib.datasets import adding as module
 
     monkeypatch.setattr(module, "_WAIT_S", 0.1)
     lock = module.FileLock(tmp_path / "d/derivatives/cmbdetector/.export.lock")
