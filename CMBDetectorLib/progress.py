@@ -62,6 +62,19 @@ class Progress:
     def log(self, message: str) -> None:
         """Pass on a note for the user: one sentence, no patient data."""
 
+    def epoch(self, network: str, epoch: int, epochs: int, loss: float, validation: float | None = None) -> None:
+        """Say that ``epoch`` (1, 2, ...) of ``epochs`` of a network is done; ``validation`` is its loss on other scans.
+
+        Listeners that show no curves pass it on as a note.
+        """
+        self.log(epoch_words(network, epoch, epochs, loss, validation))
+
+
+def epoch_words(network: str, epoch: int, epochs: int, loss: float, validation: float | None) -> str:
+    """Return what :meth:`Progress.epoch` is told as a note."""
+    other = "" if validation is None else f", validation {validation:.4f}"
+    return f"{network}: epoch {epoch} of {epochs}, loss {loss:.4f}{other}"
+
 
 class Part(Progress):
     """A stretch of a longer command: its own stages fill one stage of ``parent``.
@@ -80,3 +93,7 @@ class Part(Progress):
     def log(self, message: str) -> None:
         """Hand the note to the parent."""
         self._parent.log(message)
+
+    def epoch(self, network: str, epoch: int, epochs: int, loss: float, validation: float | None = None) -> None:
+        """Hand it to the parent."""
+        self._parent.epoch(network, epoch, epochs, loss, validation)

@@ -154,7 +154,7 @@ def froc(results: Sequence[ScanResult], seed: int = 0) -> Froc:
     """
     if not results:
         raise ValueError("no scans to evaluate")
-    pool = _Pool(results)
+    pool = Pool(results)
     counts = pool.curve(np.ones(len(results)))
     grid = np.union1d(OPERATING_FP, np.geomspace(0.1, max(1.0, counts["fp_per_scan"].max(initial=0.0)), 40))
     pooled, mean = pool.bootstrap(grid, seed)
@@ -176,7 +176,7 @@ def froc(results: Sequence[ScanResult], seed: int = 0) -> Froc:
     return curve
 
 
-class _Pool:
+class Pool:
     """The candidates of all scans by falling score, ready to be counted with any weight of each scan."""
 
     def __init__(self, results: Sequence[ScanResult]) -> None:

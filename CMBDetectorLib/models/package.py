@@ -15,6 +15,7 @@ from CMBDetectorLib.errors import BadInputError, ModelError, OutputError
 from CMBDetectorLib.files import atomic_path
 from CMBDetectorLib.models.archives import HINT, LARGEST_BYTES, copy_stream, opened, safe_entries
 from CMBDetectorLib.models.bundle import CARD, PLAIN_NAME, Bundle, card_text
+from CMBDetectorLib.models.companions import COMPANIONS, check_companion
 from CMBDetectorLib.models.keras_file import check_network
 from CMBDetectorLib.models.versions import load_bundle
 
@@ -60,13 +61,14 @@ def check_bundle(folder: Path) -> Bundle:
     check_texts(bundle)
     files = bundle.card["files"]
     for name in files:
-        if not name.endswith(".keras") or _DEVICE.fullmatch(name):
+        if not (name.endswith(".keras") or name in COMPANIONS) or _DEVICE.fullmatch(name):
             raise ModelError(f"The model {bundle.name} holds {name}, which is no network.", HINT)
     others = {path.name for path in folder.iterdir()} - {CARD, README, *files} - _LEFT_BY_FILE_MANAGERS
     if others:
         raise ModelError(f"The model {bundle.name} holds {min(others)}, which has no checksum.", HINT)
     for name in files:
-        check_network(folder / name)
+        check = check_companion if name in COMPANIONS else check_network
+        check(folder / name)
     return bundle
 
 
@@ -127,7 +129,7 @@ def write_package(bundle: Bundle, file: Path) -> None:
 
 def _may_hold(name: str) -> bool:
     plain = PLAIN_NAME.fullmatch(name) and not _DEVICE.fullmatch(name)
-    return name in (CARD, README) or bool(plain and name.endswith(".keras"))
+    return name in (CARD, README, *COMPANIONS) or bool(plain and name.endswith(".keras"))
 
 
 def _files_of(folder: Path, label: str) -> list[Path]:

@@ -29,7 +29,7 @@ from CMBDetectorLib.training.mimics import mine_mimics
 from CMBDetectorLib.training.patches import Stage1Sampler, Stage2Sampler
 from CMBDetectorLib.training.settings import FitSettings, TrainingSettings
 
-_MISS_COST = 5.0
+MISS_COST = 5.0
 """What a missed voxel of a microbleed costs stage 1 against a false one, once it is trained."""
 _SCORED_AT_ONCE = 64
 STAGES = [("U-Nets", 60.0), ("mimics", 25.0), ("CNNs", 15.0)]
@@ -109,7 +109,7 @@ def _fit_unets(
         seed, make = network_seed(settings.seed, name), partial(build, architecture, name)
         # The weight of the loss raises every likelihood; taken back but for the cost of a miss, the paper's thresholds
         # leave about a hundred candidates a scan instead of a thousand, with the same microbleeds among them.
-        raised = math.log(POSITIVE_WEIGHT / _MISS_COST)
+        raised = math.log(POSITIVE_WEIGHT / MISS_COST)
         initial = None
         if start is not None:
             known = _network(start, "unets", number)
@@ -235,7 +235,7 @@ def save_bundle(
             for batch, model in networks.items():
                 file = f"{kind[:-1]}-{batch}.keras"
                 # Compiled models would carry their optimizer, three times the weights, and this project's loss.
-                _uncompiled(model, architecture).save(Path(temporary) / file)
+                uncompiled(model, architecture).save(Path(temporary) / file)
                 files[file] = Path(temporary) / file
                 entry = {"file": file, "batch_size": batch, "architecture": architecture}
                 card["networks"][kind].append(entry)
@@ -247,7 +247,7 @@ def network_seed(seed: int, name: str) -> int:
     return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0])
 
 
-def _uncompiled(model: Any, architecture: dict[str, Any]) -> Any:
+def uncompiled(model: Any, architecture: dict[str, Any]) -> Any:
     """Return ``model`` without its optimizer, in the order of axes that every back end can load."""
     copy = build(architecture, model.name, first=False)
     copy.set_weights(model.get_weights())

@@ -70,11 +70,16 @@ class PreparedCase:
 
 
 def prepare_cases(
-    cases: Sequence[Case], work: Path, spacing_mm: Sequence[float], brain_mask: str, progress: Progress
+    cases: Sequence[Case],
+    work: Path,
+    spacing_mm: Sequence[float],
+    brain_mask: str,
+    progress: Progress,
+    otherwise: str = "hd-bet",
 ) -> list[PreparedCase]:
     """Preprocess each annotated case into ``work/<id>``; what an earlier run made from the same input is used again.
 
-    ``brain_mask`` is "dataset" (the dataset's own mask, HD-BET where there is none) or what
+    ``brain_mask`` is "dataset" (the dataset's own mask, where there is none ``otherwise``) or what
     :func:`CMBDetectorLib.preprocessing.pipeline.preprocess` takes.
 
     Raises:
@@ -89,7 +94,8 @@ def prepare_cases(
     prepared = []
     for number, case in enumerate(annotated):
         part = Part(progress, "preprocessing", number, len(annotated))
-        prepared.append(_prepare(case, work / case.id, tuple(spacing_mm), brain_mask, part))
+        how = otherwise if brain_mask == "dataset" and case.brain_mask is None and otherwise != "hd-bet" else brain_mask
+        prepared.append(_prepare(case, work / case.id, tuple(spacing_mm), how, part))
         progress.report("preprocessing", number + 1, len(annotated))
     if not any(len(case.microbleeds_ras) for case in prepared):
         raise BadInputError("No scan of the dataset has a microbleed.", "Annotate at least one.")

@@ -36,3 +36,9 @@ def mine_mimics(detector: Detector, case: PreparedCase, threshold: float, path: 
     rows = [Point(tuple(float(v) for v in ras), source=source) for ras in image.to_ras(mimics)]
     write_points(path, rows, mimics=True)
     return mimics
+
+
+def known_mimics(case: PreparedCase, folder: Path) -> np.ndarray:
+    """Return the mimics of ``case`` that a training has mined into ``folder``, voxel positions (n, 3) of its image."""
+    points = read_points(folder / f"{case.id}_desc-mimic_points.tsv")
+    return Volume(np.empty((0, 0, 0)), case.ijk_to_ras).to_ijk(np.array([p.ras_mm for p in points]).reshape(-1, 3))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import threading
@@ -37,7 +38,7 @@ class Listener(Progress):
 
 
 class EventStream(Listener):
-    """One ASCII JSON object a line on ``descriptor``: progress, log, heartbeat, result, error."""
+    """One ASCII JSON object a line on ``descriptor``: progress, epoch, log, heartbeat, result, error."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
@@ -66,6 +67,13 @@ class EventStream(Listener):
     def log(self, message: str) -> None:
         """Send a log event."""
         self._send(event="log", message=message)
+
+    def epoch(self, network: str, epoch: int, epochs: int, loss: float, validation: float | None = None) -> None:
+        """Send an epoch event, and the same as a note; a loss that is no number becomes null."""
+        known = {"loss": loss, "validation": validation}
+        plain = {k: round(v, 6) if v is not None and math.isfinite(v) else None for k, v in known.items()}
+        self._send(event="epoch", network=network, epoch=epoch, epochs=epochs, **plain)
+        super().epoch(network, epoch, epochs, loss, validation)
 
     def result(self, data: dict[str, Any], text: str) -> None:
         """Send the result event."""

@@ -3,6 +3,17 @@
 ``run(options, listener)`` returns the data of the result event and the text for a terminal.
 """
 
-from CMBDetectorLib.worker.commands import convert, detect, evaluate, export, models, preprocess, simulate, train
+from CMBDetectorLib.worker.commands import (
+    convert,
+    dataset,
+    detect,
+    evaluate,
+    export,
+    models,
+    preprocess,
+    retrain,
+    simulate,
+    train,
+)
 
-COMMANDS = (detect, preprocess, simulate, train, evaluate, export, convert, models)
+COMMANDS = (detect, preprocess, simulate, train, evaluate, export, dataset, retrain, convert, models)

@@ -31,6 +31,9 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     train = commands.add_parser("train", parents=[common], help="train a model bundle on a dataset")
     _add_options(train, "BUNDLE")
     train.add_argument("--name", help="name of the bundle (that of its folder)")
+    train.add_argument(
+        "--replay", type=whole_number, metavar="N", help="keep N windows of these simulated scans for retraining"
+    )
     train.set_defaults(run=run_train)
     cross = commands.add_parser("crossvalidate", parents=[common], help="leave-N-out cross-validation on a dataset")
     _add_options(cross, "DIR")
@@ -61,6 +64,8 @@ def _add_options(parser: argparse.ArgumentParser, output: str) -> None:
 def run_train(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any], str]:
     """Train on all annotated scans and write a bundle."""
     check_output_folder(options.output, BUNDLE_FILES)
+    if options.replay and not all(is_simulated(folder) for folder in options.dataset):
+        raise BadInputError("Windows of patients are not kept in a model.", "Leave --replay out for real scans.")
     listener.plan([("preprocessing", 20.0), ("training", 80.0)])
     prepared, settings, work, start = _prepare(options, listener, {"command": "train"})
     from CMBDetectorLib.progress import Part
@@ -72,6 +77,12 @@ def run_train(options: argparse.Namespace, listener: Listener) -> tuple[dict[str
     name = options.name or options.output.resolve().name
     description = f"Trained on {len(prepared)} scans with {lesions} microbleeds and {trained.mimics} mimics."
     bundle = save_bundle(trained, options.output, name, prepared, _training_data(options.dataset), description, start)
+    if options.replay:
+        from CMBDetectorLib.training.mimics import known_mimics
+        from CMBDetectorLib.training.replay import add_replay, make_replay
+
+        mimics = [known_mimics(case, work / "networks" / "mimics") for case in prepared]
+        add_replay(bundle, make_replay(prepared, mimics, options.replay, options.seed))
     close_work(work, options.keep_work)
     data = {"output": str(options.output), "checksum": bundle.checksum, "scans": len(prepared), "microbleeds": lesions}
     return data, f"{description}\nModel {bundle.name} in {options.output}"

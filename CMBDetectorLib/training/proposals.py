@@ -1,0 +1,95 @@
+"""What stage 1 proposes in a scan, kept on disk: a retraining of stage 2 alone computes it once a scan."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from CMBDetectorLib.detection.candidates import find_peaks
+from CMBDetectorLib.detection.detector import Detector
+from CMBDetectorLib.files import atomic_path
+from CMBDetectorLib.progress import Progress
+from CMBDetectorLib.training.cases import PreparedCase
+from CMBDetectorLib.training.patches import away_from
+from CMBDetectorLib.volume import Volume
+
+_MOST_MINED = 400
+"""The surest mistakes of a scan; more of them drown what a reader has rejected."""
+_SAME_PLACE_MM = 3.0
+"""Nearer than this a rejected place is the same lesion found twice, or a mined one the same mimic."""
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Candidates of stage 1 by falling likelihood: voxel positions ``ijk`` (n, 3), ``likelihood`` (n,)."""
+
+    ijk: np.ndarray
+    likelihood: np.ndarray
+
+
+def propose(detector: Detector, case: PreparedCase, threshold: float, path: Path, progress: Progress) -> Proposals:
+    """Return what stage 1 of ``detector`` proposes in ``case`` at ``threshold`` or more, as a detection does.
+
+    Where ``path`` (.npz) exists it is read instead; one that is damaged is made anew.
+    """
+    known = _read(path)
+    if known is not None:
+        return known
+    found = proposals_in(detector, case, threshold, progress)
+    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        np.savez(stream, ijk=found.ijk, likelihood=found.likelihood)
+    return found
+
+
+def proposals_in(
+    detector: Detector, case: PreparedCase, threshold: float, progress: Progress | None = None
+) -> Proposals:
+    """Return what stage 1 of ``detector`` proposes in ``case`` at ``threshold`` or more."""
+    image = case.volume
+    likelihood = detector.likelihood(image, case.mask_volume, "dense", progress)
+    peaks = find_peaks(likelihood.array, image.spacing, threshold)
+    return Proposals(peaks.ijk, peaks.likelihood)
+
+
+def places_of(case: PreparedCase, found: Proposals) -> np.ndarray:
+    """Return the positions of ``found`` as RAS mm (n, 3) of the scan."""
+    return Volume(np.empty((0, 0, 0)), case.ijk_to_ras).to_ras(found.ijk)
+
+
+def mimics_of(
+    case: PreparedCase, proposals: Proposals, scores: np.ndarray, rejected_ras: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mimics of ``case`` as voxel positions (n, 3) and how far each deceives the model (n,).
+
+    They are ``rejected_ras`` (m, 3; RAS mm) by a reader, and what stage 1 proposes farther than the hit radius from
+    every microbleed. ``scores`` are the model's final ones of its proposals; a rejected place that is none has 0.
+    """
+    grid = Volume(np.empty((0, 0, 0)), case.ijk_to_ras)
+    spacing = np.array(grid.spacing)
+    rejected = _farther(grid.to_ijk(np.reshape(rejected_ras, (-1, 3))), case.microbleeds, spacing)
+    mined = away_from(proposals.ijk, case.microbleeds, grid.spacing)[:_MOST_MINED]
+    mimics = np.concatenate([rejected, _farther(mined, rejected, spacing)])
+    if not len(mimics) or not len(proposals.ijk):
+        return mimics, np.zeros(len(mimics))
+    distance, nearest = cKDTree(proposals.ijk * spacing).query(mimics * spacing)
+    return mimics, np.where(distance <= _SAME_PLACE_MM, np.asarray(scores, float)[nearest], 0.0)
+
+
+def _farther(ijk: np.ndarray, others: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    """Return those of ``ijk`` (n, 3) that are another place than each of ``others`` (m, 3)."""
+    if not len(ijk) or not len(others):
+        return ijk
+    distance, _ = cKDTree(others * spacing).query(ijk * spacing)
+    return ijk[distance > _SAME_PLACE_MM]
+
+
+def _read(path: Path) -> Proposals | None:
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            return Proposals(saved["ijk"], saved["likelihood"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
