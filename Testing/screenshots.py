@@ -1,6 +1,6 @@
 """Makes the pictures of the README from the module itself, in the stand-in host, on a simulated scan.
 
-python Testing/screenshots.py SCAN FOLDER
+python Testing/screenshots.py SCAN FOLDER [--retrain DATASET]
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scan", type=Path)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--retrain", type=Path, help="a local dataset: pictures of a (short) retraining on it, too")
+    parser.add_argument("--only-retrain", action="store_true")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     from SlicerHost import start
@@ -32,15 +34,19 @@ def main() -> None:
         qt.QSettings().setValue("CMBDetector/DataFolder", data)
         # Not in the settings: the picture would show where this computer has its Python, and its data.
         os.environ["CMBDETECTOR_PYTHON"] = sys.executable
+        os.environ["CMBDETECTOR_MODELS"] = str(Path(data) / "models")
         qt.QSettings().setValue("CMBDetector/LocalDataset", "/data/microbleeds")
         qt.QSettings().setValue("CMBDetector/Reader", "Dr A")
         host.window.resize(1360, 1000)
         panels = host.load_module("CMBDetector").panels
-        scan = host.load_volume(options.scan)
-        panels.detect.parameters.inputVolume = scan
-        _detect(host, panels, options.folder)
-        _review(host, panels, options.folder)
-        _export(host, panels, options.folder)
+        if not options.only_retrain:
+            scan = host.load_volume(options.scan)
+            panels.detect.parameters.inputVolume = scan
+            _detect(host, panels, options.folder)
+            _review(host, panels, options.folder)
+            _export(host, panels, options.folder)
+        if options.retrain is not None:
+            _retrain(host, panels, options.retrain, options.folder)
     host.shutdown()
 
 
@@ -71,6 +77,33 @@ def _export(host: Any, panels: Any, folder: Path) -> None:
         host.press(None, "R")
     host.wait(0.5)
     panels.export.widget.grab().save(str(folder / "export.png"))
+
+
+def _retrain(host: Any, panels: Any, dataset: Path, folder: Path) -> None:
+    import qt
+
+    qt.QSettings().setValue("CMBDetector/LocalDataset", str(dataset.absolute()))
+    qt.QSettings().setValue("CMBDetector/RetrainOptions", "--epochs 4 --steps 10 --leave-out 3")
+    panels.retrain.follow_folder()
+    for number, section in enumerate(panels.sections):
+        section.collapsed = number != 3
+    host.wait_until(lambda: not panels.learning.commands.is_running, 120)
+    host.click(panels.retrain.ui.retrainButton)
+    # Not where this computer has its data.
+    panels.retrain.ui.folderEdit.text = "/data/microbleeds"
+    host.wait_until(lambda: len(panels.learning.logic.curves.epochs) >= 4, 1800)
+    host.wait(0.3)
+    panels.retrain.widget.grab().save(str(folder / "retrain.png"))
+    panels.retrain.follow_folder()
+    host.wait_until(lambda: not panels.learning.logic.is_waiting_or_running, 1800)
+    host.wait_until(lambda: not panels.learning.commands.is_running, 120)
+    panels.sections[3].collapsed = True
+    view = panels.models.comparison
+    if view.changed.rowCount:
+        view.changed.cellClicked.emit(0, 0)
+    host.click(view.plot_button)
+    host.wait(0.5)
+    _save(host, folder / "models.png")
 
 
 def _save(host: Any, path: Path) -> None:

@@ -70,6 +70,11 @@ class CandidatesNode:
                 return cls(node.GetID())
         return None
 
+    @staticmethod
+    def is_one(node: slicer.vtkMRMLNode) -> bool:
+        """Tell whether ``node`` is such a list."""
+        return node.GetAttribute(_DETECTION) is not None
+
     @property
     def node(self) -> slicer.vtkMRMLMarkupsFiducialNode | None:
         """The node, ``None`` once it was deleted."""

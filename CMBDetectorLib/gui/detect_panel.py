@@ -65,7 +65,7 @@ class DetectPanel:
         """Bring buttons and texts up to date with what can be done now."""
         self._show_nodes()
         scan = self.scan
-        running = self.logic.is_running
+        running, waits = self.logic.is_running, self.logic.runs_other
         scan_is_busy = scan is not None and self.logic.is_waiting_or_running(scan.GetID())
         self.ui.detectButton.text = _("Cancel") if running else _("Detect")
         self.ui.detectButton.enabled = running or scan is not None
@@ -73,6 +73,8 @@ class DetectPanel:
             self.ui.detectButton.toolTip = _("Stop the detection. Nothing is written.")
         elif scan is None:
             self.ui.detectButton.toolTip = _("Load a scan and choose it above.")
+        elif waits:
+            self.ui.detectButton.toolTip = _("Search the scan for microbleeds once the retraining is done.")
         else:
             self.ui.detectButton.toolTip = _("Search the scan for microbleeds, in the background.")
         self.ui.queueButton.enabled = running and scan is not None and not scan_is_busy
@@ -109,6 +111,21 @@ class DetectPanel:
         self.ui.messageLabel.setVisible(bool(message))
         self.ui.detailsButton.setVisible(bool(details))
         self.ui.reportButton.setVisible(report)
+
+    def refresh_models(self, choose_active: bool = False) -> None:
+        """Offer the models as they are installed now; ``choose_active`` takes the active one."""
+        if self.parameters is None:
+            return
+        chosen = "" if choose_active else self.parameters.model
+        blocked = self.ui.modelCombo.blockSignals(True)
+        self.ui.modelCombo.clear()
+        self._fill_models()
+        self.ui.modelCombo.blockSignals(blocked)
+        if chosen and self.ui.modelCombo.findData(chosen) < 0 and not Path(chosen).is_dir():
+            # It was removed.
+            chosen = ""
+        self.parameters.model = chosen
+        self._show_choices()
 
     @property
     def scan(self) -> slicer.vtkMRMLScalarVolumeNode | None:

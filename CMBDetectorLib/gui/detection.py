@@ -91,6 +91,7 @@ class DetectionLogic:
         self.on_idle: Callable[[], None] = lambda: None
         self.last_report: Path | None = None
         self._queue = JobQueue()
+        self._others: dict[str, Callable[[dict[str, Any]], None]] = {}
         self._jobs: dict[str, WorkerJob] = {}
         self._titles: dict[str, str] = {}
         self._folders: dict[str, Path] = {}
@@ -99,9 +100,20 @@ class DetectionLogic:
         self._read: tuple[Outcome, Path | None] | None = None
 
     @property
-    def is_running(self) -> bool:
-        """Whether a job runs or waits, or its result is still to be told."""
+    def is_busy(self) -> bool:
+        """Whether anything runs or waits, or its result is still to be told: somebody must call :meth:`tick`."""
         return not self._queue.is_idle or bool(self._ended) or self._read is not None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a scan or the sample runs or waits, or its result is still to be told."""
+        own = [key for key in (self._queue.current, *dict(self._queue.pending)) if key not in (None, *self._others)]
+        return bool(own) or bool(self._titles) or bool(self._ended) or self._read is not None
+
+    @property
+    def runs_other(self) -> bool:
+        """Whether work of another kind has its turn: scans wait for it."""
+        return self._queue.current in self._others
 
     def is_waiting_or_running(self, key: str) -> bool:
         """Whether the scan (node id) or the sample is under way."""
@@ -110,6 +122,24 @@ class DetectionLogic:
     def waiting(self) -> list[tuple[str, str]]:
         """Return (key, title) of the jobs that wait, in their order."""
         return self._queue.pending
+
+    def add_other(
+        self, key: str, title: str, make: Callable[[], WorkerJob], listener: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """Queue work of another kind, so that it and the scans do not fight for the processor.
+
+        ``listener`` gets its events, of which the last is a result or an error (:class:`JobQueue`).
+
+        Raises:
+            ValueError: ``key`` is in the queue already.
+        """
+        self._queue.add(key, title, make)
+        self._others[key] = listener
+        self.on_busy()
+
+    def job(self, key: str) -> WorkerJob | None:
+        """Return the job ``key`` while it has its turn."""
+        return self._queue.current_job if self._queue.current == key else None
 
     def add(self, scan: slicer.vtkMRMLScalarVolumeNode, settings: Settings) -> None:
         """Queue a scan.
@@ -156,18 +186,21 @@ class DetectionLogic:
         self.on_busy()
 
     def cancel(self) -> None:
-        """Stop the job that runs; the next one in the queue goes on."""
-        current = self._queue.current
-        if current is not None:
-            self._queue.cancel(current)
+        """Stop the scan or sample that runs, or while other work runs the first that waits."""
+        keys = (self._queue.current, *dict(self._queue.pending))
+        own = next((key for key in keys if key is not None and key not in self._others), None)
+        if own is not None:
+            self._queue.cancel(own)
 
     def take_out(self, key: str) -> None:
-        """Take a waiting job out of the queue."""
+        """Stop the job ``key``, or take it out of the queue."""
         self._queue.cancel(key)
 
     def cancel_all(self) -> None:
-        """Stop everything."""
-        self._queue.cancel_all()
+        """Stop the sample and all scans; other work needs no scene and goes on."""
+        for key in (*dict(self._queue.pending), self._queue.current):
+            if key is not None and key not in self._others:
+                self._queue.cancel(key)
 
     def tick(self) -> None:
         """Follow the jobs; called by a timer on the main thread."""
@@ -175,7 +208,9 @@ class DetectionLogic:
         ended = []
         for key, event in self._queue.tick():
             kind = event.get("event")
-            if kind == "log":
+            if key in self._others:
+                self._tell_other(key, event)
+            elif kind == "log":
                 self.on_note(str(event.get("message", "")))
             elif kind in ("result", "error"):
                 ended.append((key, event))
@@ -191,6 +226,8 @@ class DetectionLogic:
         elif self._ended:
             self._read = self._finish(*self._ended.pop(0))
         self._ended += ended
+        for key in [key for key in self._others if self._queue.position(key) is None]:
+            del self._others[key]
         if was_busy and not self.is_running:
             self.on_idle()
 
@@ -205,9 +242,18 @@ class DetectionLogic:
         self._read = None
         self._ended.clear()
         self._jobs.clear()
+        self._others.clear()
         self._folders.clear()
         self._titles.clear()
         self._kept = None
+
+    def _tell_other(self, key: str, event: dict[str, Any]) -> None:
+        listener = self._others[key]
+        try:
+            listener(event)
+        except Exception:
+            # What goes wrong in showing one event must not cost the scans theirs.
+            _LOGGER.exception("An event of %s could not be shown", key)
 
     def _made(self, key: str, job: WorkerJob) -> WorkerJob:
         self._jobs[key] = job

@@ -14,6 +14,7 @@ from CMBDetectorLib.gui import preferences, scene
 from CMBDetectorLib.gui.candidates_node import place_beside
 from CMBDetectorLib.gui.dataset_export import DatasetExport, Target
 from CMBDetectorLib.gui.review_session import ReviewSession
+from CMBDetectorLib.gui.scan_node import file_of
 from CMBDetectorLib.models.bundle import RESOURCES
 from CMBDetectorLib.review.export import (
     COLUMNS,
@@ -29,10 +30,14 @@ _FILTERS = "Table (*.csv);;Table (*.tsv);;Markups (*.mrk.json);;Whole review (*.
 
 
 class ExportPanel:
-    """Exports the review that ``session()`` gives."""
+    """Exports the review that ``session()`` gives; ``on_dataset`` is called when the local dataset is another one, or
+    has changed."""
 
-    def __init__(self, session: Callable[[], ReviewSession | None]) -> None:
+    def __init__(
+        self, session: Callable[[], ReviewSession | None], on_dataset: Callable[[], None] = lambda: None
+    ) -> None:
         self._session = session
+        self._on_dataset_changed = on_dataset
         self.exporter = DatasetExport(self._on_exported)
         self.widget = slicer.util.loadUI(str(RESOURCES / "UI" / "ExportPanel.ui"))
         self.ui = slicer.util.childWidgetVariables(self.widget)
@@ -83,6 +88,10 @@ class ExportPanel:
         else:
             write_review(path, review, threshold=threshold)
 
+    def follow_folder(self) -> None:
+        """Show the folder of the local dataset that was chosen elsewhere."""
+        self.ui.folderEdit.text = str(default_dataset())
+
     def add_to_dataset(self, folder: Path, replace: bool = False) -> None:
         """Add the scan and what the reader said of it to a local dataset, in the background.
 
@@ -90,7 +99,7 @@ class ExportPanel:
             CMBDetectorError: it could not be started.
         """
         session = self._session()
-        link = _file_of(session.nodes.scan) if self.ui.referenceBox.checked else None
+        link = file_of(session.nodes.scan) if self.ui.referenceBox.checked else None
         if self.ui.referenceBox.checked and link is None:
             raise BadInputError(_("This scan has no file to refer to."), _("Save it first, or let it be copied."))
         self.exporter.add(session, Target(folder, link, replace))
@@ -132,6 +141,8 @@ class ExportPanel:
     def _on_exported(self, sentence: str, code: str) -> None:
         self._say(sentence)
         self.ui.replaceButton.setVisible(code == OtherReaderError.code)
+        if not code:
+            self._on_dataset_changed()
 
     def _on_folder(self) -> None:
         folder = qt.QFileDialog.getExistingDirectory(self.widget, _("Folder of the local dataset"))
@@ -141,6 +152,7 @@ class ExportPanel:
 
     def _on_folder_edited(self) -> None:
         preferences.store("LocalDataset", str(self.ui.folderEdit.text))
+        self._on_dataset_changed()
 
     def _try(self, action: Callable[[], None]) -> None:
         try:
@@ -158,9 +170,3 @@ def default_dataset() -> Path:
     """Return the folder of the local dataset that was used last, or the extension's own."""
     chosen = preferences.text("LocalDataset")
     return Path(chosen) if chosen else preferences.data_folder() / "local-data"
-
-
-def _file_of(scan: slicer.vtkMRMLScalarVolumeNode) -> Path | None:
-    storage = scan.GetStorageNode()
-    name = storage.GetFullNameFromFileName() if storage is not None else None
-    return Path(name) if name else None

@@ -17,6 +17,7 @@ from CMBDetectorLib.gui.candidates_node import CandidatesNode
 from CMBDetectorLib.gui.detect_panel import DetectPanel
 from CMBDetectorLib.gui.detection import DetectionLogic, Outcome
 from CMBDetectorLib.gui.export_panel import ExportPanel
+from CMBDetectorLib.gui.learning import Learning, LearningContext
 from CMBDetectorLib.gui.review_panel import ReviewPanel
 from CMBDetectorLib.gui.scan_node import scan_volume
 from CMBDetectorLib.volume import Volume
@@ -27,7 +28,7 @@ _LOGGER = logging.getLogger("CMBDetector")
 
 
 class ModulePanels:
-    """Detect, review and export, in the ``layout`` of the module.
+    """Detect, review, export and learn, in the ``layout`` of the module.
 
     ``parameters`` is a function that returns the module's parameter node, made anew for each scene.
     """
@@ -45,12 +46,31 @@ class ModulePanels:
         # The panels hold each other loosely: a reload must be able to let go of the old ones.
         me = weakref.proxy(self)
         self.review = ReviewPanel(slicer.util.mainWindow() or layout.parentWidget(), lambda: me._on_review_changed())
-        self.export = ExportPanel(lambda: me.review.session)
+        self.export = ExportPanel(lambda: me.review.session, lambda: me._on_dataset())
+        self.learning = Learning(
+            self.logic,
+            LearningContext(
+                scan=lambda: me.detect.scan,
+                choose_scan=lambda scan: me._choose_scan(scan),
+                reader=lambda: me.review.reader,
+                on_folder=lambda: me.export.follow_folder(),
+                on_model=lambda is_active_new: me.detect.refresh_models(choose_active=is_active_new),
+                open_models=lambda: me._open(me.sections[4]),
+            ),
+        )
+        self.retrain, self.models = self.learning.retrain, self.learning.models
         self.sections = [
             self._section(layout, _("Detect"), "detectSection", self.detect.widget),
             self._section(layout, _("Review"), "reviewSection", self.review.widget),
             self._section(layout, _("Export"), "exportSection", self.export.widget),
+            self._section(layout, _("Retrain on local data"), "retrainSection", self.retrain.widget),
+            self._section(layout, _("Models"), "modelSection", self.models.widget),
         ]
+        for section in self.sections[3:]:
+            # What asks the worker is not asked before somebody wants to see it.
+            section.collapsed = True
+        self.sections[3].connect("contentsCollapsed(bool)", lambda closed: closed or me.retrain.refresh())
+        self.sections[4].connect("contentsCollapsed(bool)", lambda closed: closed or me.models.refresh())
         layout.addStretch(1)
         self.logic.on_busy = self._start_timer
         self.logic.on_progress = self.detect.show_progress
@@ -79,6 +99,7 @@ class ModulePanels:
         self._choose_shown_scan()
         self.review.enter()
         self._follow()
+        self._refresh_learning()
 
     def exit(self) -> None:
         """Another module is shown."""
@@ -94,6 +115,7 @@ class ModulePanels:
         self._observed = []
         self.review.close()
         self.export.close()
+        self.learning.close()
         self.logic.close()
 
     def load_sample(self) -> None:
@@ -171,6 +193,27 @@ class ModulePanels:
             self._scan_id = scan_id
             self.review.open_scan(scan)
         self.detect.update()
+        self.retrain.importing.update()
+
+    def _choose_scan(self, scan: slicer.vtkMRMLScalarVolumeNode) -> None:
+        if self._parameters is not None:
+            self._parameters.inputVolume = scan
+
+    # The local dataset
+
+    def _on_dataset(self) -> None:
+        self.retrain.follow_folder()
+        self._refresh_learning()
+
+    def _refresh_learning(self) -> None:
+        """Look at dataset and models again where they are shown."""
+        for section, panel in zip(self.sections[3:], (self.retrain, self.models), strict=True):
+            if not section.collapsed:
+                panel.refresh()
+
+    @staticmethod
+    def _open(section: Any) -> None:
+        section.collapsed = False
 
     # The jobs
 
@@ -180,11 +223,11 @@ class ModulePanels:
             qt.QTimer.singleShot(0, self._on_tick)
 
     def _on_tick(self) -> None:
-        waiting = self.logic.waiting()
+        before = self.logic.waiting(), self.logic.runs_other
         self.logic.tick()
-        if not self.logic.is_running:
+        if not self.logic.is_busy:
             self._timer.stop()
-        if self.logic.waiting() != waiting:
+        if before != (self.logic.waiting(), self.logic.runs_other):
             self.detect.update()
 
     def _on_idle(self) -> None:

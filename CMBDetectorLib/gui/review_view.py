@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
@@ -81,9 +82,23 @@ class ReviewView:
             self.slider.set_threshold(session.shown.threshold)
             self.table.set_threshold(session.shown.threshold)
         self.table.select(session.current if session is not None else None)
+        self._show_model(session)
         self.show_card(session)
         self.show_counts(session)
         self.show_buttons(session)
+
+    def _show_model(self, session: ReviewSession | None) -> None:
+        """Say which networks found the candidates: the active model may be another one by now."""
+        label = self.ui.modelLabel
+        label.setVisible(session is not None)
+        if session is None:
+            return
+        model = {key: str(value or "") for key, value in session.review.detection.model.items()}
+        words = _("Found by {name} {version}, checksum {checksum}")
+        known = {key: html.escape(model.get(key) or "?") for key in ("name", "version", "checksum")}
+        known["checksum"] = known["checksum"][:12]
+        label.text = f"<small>{words.format(**known)}</small>"
+        label.toolTip = "\n".join(model[key] for key in ("checksum", "training_data") if model.get(key))
 
     def show_changed(self, session: ReviewSession, key: str) -> None:
         """Show what was done to the finding ``key``."""

@@ -36,6 +36,13 @@ def key_of(node: slicer.vtkMRMLScalarVolumeNode) -> str | None:
     return scan_key(volume.array, volume.ijk_to_ras) if volume is not None else None
 
 
+def file_of(node: slicer.vtkMRMLScalarVolumeNode) -> Path | None:
+    """Return the file that the scan was loaded from, ``None`` where it has none."""
+    storage = node.GetStorageNode()
+    name = storage.GetFullNameFromFileName() if storage is not None else None
+    return Path(name) if name else None
+
+
 def to_world(node: slicer.vtkMRMLScalarVolumeNode, ras_mm: tuple[float, float, float]) -> tuple[float, float, float]:
     """Turn RAS mm of the volume into the world's RAS mm, which differ where it lies under a transform."""
     return _transformed(node, ras_mm, to_world=True)

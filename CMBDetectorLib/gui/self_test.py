@@ -57,6 +57,8 @@ def _test(tell: Callable[[str], None], folder: Path) -> None:
     panels.export.add_to_dataset(folder / "dataset")
     _wait(lambda: not panels.export.exporter.is_running)
     assert list((folder / "dataset").glob("sub-*/swi/*.nii.gz")), panels.export.ui.messageLabel.text
+    tell("Listing the local dataset and the models with the worker")
+    _test_learning(panels, folder / "dataset")
     tell("Detecting with the worker")
     _test_detection(panels, scan)
     tell("Passed")
@@ -80,6 +82,37 @@ def _test_review(panels: object, scan: slicer.vtkMRMLScalarVolumeNode, folder: P
     panels.export.save(folder / "review.csv")
     lines = (folder / "review.csv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 1 + len(detection.candidates)
+
+
+def _test_learning(panels: object, dataset: Path) -> None:
+    kept = preferences.text("LocalDataset")
+    preferences.store("LocalDataset", str(dataset))
+    try:
+        panels.retrain.follow_folder()
+        for section in panels.sections[3:]:
+            section.collapsed = False
+        _wait(lambda: not panels.learning.commands.is_running)
+        assert panels.retrain.table.widget.rowCount == 1, panels.retrain.ui.summaryLabel.text
+        assert not panels.retrain.ui.retrainButton.enabled, "one scan is too little to learn from"
+        assert panels.models.models, panels.models.ui.messageLabel.text
+        panels.models.show_comparison(_comparison())
+        assert panels.models.comparison.comparison is not None, panels.models.ui.messageLabel.text
+        panels.models.comparison.show_plot()
+        assert slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLPlotChartNode") is not None
+    finally:
+        preferences.store("LocalDataset", kept)
+        panels.retrain.follow_folder()
+        for section in panels.sections[3:]:
+            section.collapsed = True
+
+
+def _comparison() -> dict[str, object]:
+    point = {"sensitivity": 0.5, "ci": [0.3, 0.7]}
+    rate = {"fp": 4.1, "old": point, "new": point, "difference": 0.0, "difference_ci": [-0.1, 0.1]}
+    curve = {"fp": [0.5, 2.0], "sensitivity": [0.4, 0.6]}
+    place = {"scan": "sub-01", "ras_mm": [0.0, 0.0, 0.0], "old_score": None, "new_score": 0.8}
+    both = {"won": [place], "lost": [], "rates": [rate], "curves": {"old": curve, "new": curve}}
+    return {"verdict": "Made up.", "old": {"reference": "a@1"}, "new": {"name": "b"}, "scans": 1, **both}
 
 
 def _test_detection(panels: object, scan: slicer.vtkMRMLScalarVolumeNode) -> None:

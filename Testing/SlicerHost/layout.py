@@ -11,12 +11,13 @@ import slicer
 from PySide6.QtCore import Signal
 from vtkmodules.vtkCommonCore import vtkCollection, vtkCommand
 
+from .plot_view import PlotView
 from .scene import SceneWorld
 from .slice_view import SliceWidget
 
 
 class LayoutManager(qt.QObject):
-    """``slicer.app.layoutManager()``: slices are real, 3D views, tables and plots an empty frame."""
+    """``slicer.app.layoutManager()``: slices and plots are real, 3D views and tables an empty frame."""
 
     _stand_in = True
     layoutChanged = Signal(int)
@@ -25,6 +26,7 @@ class LayoutManager(qt.QObject):
         super().__init__()
         self._world, self._viewport = world, viewport
         self._slices: dict[str, SliceWidget] = {}
+        self._plots: dict[str, PlotView] = {}
         self._root: qt.QWidget | None = None
         self._shown = ""
         column = qt.QVBoxLayout(viewport)
@@ -50,7 +52,7 @@ class LayoutManager(qt.QObject):
         self._shown = self._node.GetCurrentLayoutDescription() or ""
         if not self._shown.strip():
             return
-        for widget in self._slices.values():
+        for widget in (*self._slices.values(), *self._plots.values()):
             widget.setParent(None)
         old = self._root
         self._root = self._place(ET.fromstring(self._shown))
@@ -88,8 +90,10 @@ class LayoutManager(qt.QObject):
         return frame
 
     def _view(self, element: ET.Element) -> qt.QWidget:
+        if element.get("class") == "vtkMRMLPlotViewNode":
+            return self._plot_view(element.get("singletontag", ""))
         if element.get("class") != "vtkMRMLSliceNode":
-            label = qt.QLabel("The stand-in host draws slices only")
+            label = qt.QLabel("The stand-in host draws slices and plots only")
             label.alignment = qt.Qt.AlignCenter
             label.setMinimumSize(60, 60)
             return label
@@ -100,6 +104,18 @@ class LayoutManager(qt.QObject):
                 self._node_of(name), world.scene, world.application_logic, world.slice_logics
             )
         return self._slices[name]
+
+    def _plot_view(self, name: str) -> PlotView:
+        node = self._world.scene.GetSingletonNode(name, "vtkMRMLPlotViewNode")
+        known = self._plots.get(name)
+        if known is None or known.mrmlPlotViewNode() is not node:
+            self._plots[name] = PlotView(node)
+        self._plots[name].show()
+        return self._plots[name]
+
+    def plotView(self, name: str) -> PlotView | None:
+        """The plot view of that name."""
+        return self._plots.get(name)
 
     def _node_of(self, name: str) -> slicer.vtkMRMLSliceNode:
         return self._world.scene.GetSingletonNode(name, "vtkMRMLSliceNode")
@@ -164,7 +180,9 @@ class LayoutManager(qt.QObject):
         self._node.RemoveObserver(self._tag)
         for widget in self._slices.values():
             widget.close_view()
-        self._slices = {}
+        for plot in self._plots.values():
+            plot.close_view()
+        self._slices, self._plots = {}, {}
 
 
 _GRID = (("row", "0"), ("column", "0"), ("rowspan", "1"), ("colspan", "1"))

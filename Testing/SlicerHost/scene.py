@@ -22,6 +22,7 @@ LOGICS = {
     "Texts": "vtkSlicerTextsLogic",
     "Transforms": "vtkSlicerTransformLogic",
     "CropVolume": "vtkSlicerCropVolumeLogic",
+    "Plots": "vtkSlicerPlotsLogic",
 }
 _SLICE_MANAGERS = (
     "vtkMRMLVolumeGlyphSliceDisplayableManager",
