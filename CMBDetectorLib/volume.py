@@ -20,12 +20,13 @@ import SimpleITK as sitk  # noqa: N813
 from CMBDetectorLib.dicom import itk_reason, read_series
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.files import atomic_path
-from CMBDetectorLib.nifti import check_nifti
+from CMBDetectorLib.nifti import check_nifti, looks_whole
 
 # Some writers round the direction cosines of oblique scans; ITK would refuse them.
 os.environ.setdefault("ITK_NIFTI_SFORM_PERMISSIVE", "1")
 
 _LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_NO_COSINE = 1e-12
 _FILE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 _FEWEST_VOXELS = 4
 _SHORTEST_EXTENT_MM = 8.0
@@ -243,6 +244,9 @@ def write_volume(path: Path | str, volume: Volume) -> None:
             sitk.WriteImage(to_sitk(volume), str(temporary), useCompression=str(path).endswith((".gz", ".nrrd")))
         except RuntimeError as error:
             raise OSError(None, itk_reason(error)) from error
+        # ITK's writer of NIfTI only prints that a disk was full.
+        if temporary.name.endswith((".nii", ".nii.gz")) and not looks_whole(temporary):
+            raise OSError(None, "it was not written to its end; the disk may be full")
 
 
 def nrrd_header(shape: Sequence[int], dtype: Any, ijk_to_ras: np.ndarray) -> bytes:
@@ -393,4 +397,7 @@ def _set_geometry(set_origin: Any, set_spacing: Any, set_direction: Any, volume:
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     set_origin([float(v) for v in lps[:3, 3]])
     set_spacing([float(v) for v in spacing])
-    set_direction([float(v) for v in (lps[:3, :3] / spacing).ravel()])
+    directions = lps[:3, :3] / spacing
+    # ITK inverts these by a decomposition that fails, and then misplaces every voxel, on cosines of 1e-300.
+    directions[np.abs(directions) < _NO_COSINE] = 0
+    set_direction([float(v) for v in directions.ravel()])

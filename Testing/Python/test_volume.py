@@ -4,7 +4,7 @@ import nibabel
 import numpy as np
 import pytest
 from grids import CENTRE_RAS, MARK_RAS, ORDERS, mark, phantom, write_dicom
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from CMBDetectorLib.volume import (
@@ -68,6 +68,7 @@ def test_nifti_written_by_nibabel_with_one_form_only(tmp_path, code):
 
 
 @given(grids)
+@example(phantom(spacing=(0.7, 0.7, 0.7), turn_deg=(0.0, 0.0, 2.2250738585e-313)))  # ITK's inverse fails on these
 @settings(max_examples=40, deadline=None)
 def test_canonical_and_resampled_keep_positions(volume):
     canonical = volume.canonical()
