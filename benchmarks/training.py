@@ -1,9 +1,9 @@
-"""How much faster a training step is on PyTorch than on TensorFlow: both stages of both recipes, measured in turns.
+"""How much faster a training step is on PyTorch than on TensorFlow, and with bfloat16 where the processor has it.
 
     python benchmarks/training.py [--rounds 3]
 
-Each round starts both back ends one after the other, so that both meet the same other load of the machine; the ratio
-is that of the medians.
+Both stages of both recipes. Each round starts the ways one after the other, so that all meet the same other load of the
+machine; the ratios are those of the medians.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ import sys
 import time
 from pathlib import Path
 
-BACK_ENDS = ("tensorflow", "torch")
+WAYS = {
+    "TensorFlow": {"KERAS_BACKEND": "tensorflow"},
+    "PyTorch, float32": {"KERAS_BACKEND": "torch", "CMBDETECTOR_FLOAT32": "1"},
+    "PyTorch": {"KERAS_BACKEND": "torch"},
+}
 STEPS, WARM_UP = 5, 3
 
 
@@ -32,16 +36,19 @@ def main() -> None:
         return
     seconds: dict[str, dict[str, list[float]]] = {}
     for _ in range(options.rounds):
-        for back_end in BACK_ENDS:
-            environment = {**os.environ, "KERAS_BACKEND": back_end, "OMP_WAIT_POLICY": "PASSIVE"}
+        for way, variables in WAYS.items():
+            environment = {**os.environ, "CMBDETECTOR_FLOAT32": "", **variables, "OMP_WAIT_POLICY": "PASSIVE"}
             environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[1])
-            command = [sys.executable, __file__, "--one", back_end]
+            command = [sys.executable, __file__, "--one", way]
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
             for name, value in json.loads(done.stdout.splitlines()[-1]).items():
-                seconds.setdefault(name, {}).setdefault(back_end, []).append(value)
+                seconds.setdefault(name, {}).setdefault(way, []).append(value)
     for name, measured in seconds.items():
-        slow, fast = (statistics.median(measured[back_end]) for back_end in BACK_ENDS)
-        print(f"{name:40} TensorFlow {slow:6.2f} s   PyTorch {fast:6.2f} s   ratio {slow / fast:.1f}")
+        slow, plain, fast = (statistics.median(measured[way]) for way in WAYS)
+        print(
+            f"{name:40} TensorFlow {slow:6.2f} s   PyTorch, float32 {plain:6.2f} s   ratio {slow / plain:.1f}"
+            f"   PyTorch {fast:6.2f} s   ratio {plain / fast:.1f}"
+        )
 
 
 def _steps() -> dict[str, float]:
@@ -71,11 +78,11 @@ def _steps() -> dict[str, float]:
             else:
                 model = build(architecture, "network")
             model.compile(optimizer=keras.optimizers.Adam(1e-3, clipnorm=1.0), loss=centre_loss)
-            for _ in range(WARM_UP):
-                model.train_on_batch(windows, labels)
-            started = time.perf_counter()
-            for _ in range(STEPS):
-                model.train_on_batch(windows, labels)
+            with backend.mixed_precision():
+                for step in range(WARM_UP + STEPS):
+                    if step == WARM_UP:
+                        started = time.perf_counter()
+                    model.train_on_batch(windows, labels)
             name = f"{recipe}, {stage}, {batch} windows of {'x'.join(map(str, size))}"
             measured[name] = (time.perf_counter() - started) / STEPS
     return measured

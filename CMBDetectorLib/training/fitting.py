@@ -121,7 +121,7 @@ def fit(
 
 
 def _one_step(model: Any, windows: np.ndarray, targets: np.ndarray) -> float:
-    with backend.memory_guard():
+    with backend.memory_guard(), backend.mixed_precision():
         loss = float(model.train_on_batch(windows, targets))
         # Without this Keras would return the mean since the network was built.
         model.reset_metrics()
@@ -138,7 +138,8 @@ def centre_loss(target: Any, answer: Any) -> Any:
     weighted by ``1 + 30 * target`` for maps; plain for the labels of stage 2, of which half are positive."""
     from keras import ops
 
-    answer = ops.clip(answer, 1e-6, 1 - 1e-6)
+    # In bfloat16 1 - 1e-6 would be 1.
+    answer = ops.clip(ops.cast(answer, "float32"), 1e-6, 1 - 1e-6)
     entropy = -(target * ops.log(answer) + (1 - target) * ops.log(1 - answer))
     is_map = len(target.shape) == 5
     return ops.mean(entropy * (1 + POSITIVE_WEIGHT * target) if is_map else entropy)
