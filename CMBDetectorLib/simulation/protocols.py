@@ -11,6 +11,8 @@ from CMBDetectorLib.errors import BadInputError
 _FIELD_OF_VIEW_MM = (220.0, 232.0)
 _MATRIX_STEP = 8  # matrices are multiples of it: the transforms are quick and halves are whole
 _ZERO_FILLINGS = (1.0, 1.3, 1.5, 2.0)
+# No wider voxel is acquired (mm, in the slice): real microbleeds on coarse scans are 1.4 mm wide at the least.
+_COARSEST_MM = 1.3
 _THICK_SLICES_MM = (3.0, 4.0, 5.0)
 _SUBLAYER_MM = 1.5
 # Share of the scans whose contrast lies between the families, of those that are magnitude with (swi) or without mask.
@@ -64,7 +66,7 @@ _ALL = (
     Protocol("swi-thick", (0.8, 0.8, 3.0), (288, 288, 50), 3.0, 20.0, "swi", 1.3, sublayers=3, noise=0.035),
     Protocol("gre-thick", (0.45, 0.45, 4.0), (512, 512, 37), 1.5, 40.0, "t2star", 2, sublayers=3, noise=0.034),
     Protocol(
-        "gre-3mm", (1.0, 1.0, 3.0), (224, 224, 50), 3.0, 23.0, "t2star", 1.3, oversampling=2, sublayers=2, noise=0.034
+        "gre-3mm", (1.0, 1.0, 3.0), (224, 224, 50), 3.0, 23.0, "t2star", 1.0, oversampling=2, sublayers=2, noise=0.034
     ),
     Protocol("crop", (0.45, 0.45, 1.0), (96, 96, 48), 3.0, 24.0, "swi", 1.3, noise=0.045, crop=True),
 )
@@ -100,6 +102,7 @@ def varied(protocol: Protocol, rng: np.random.Generator) -> Protocol:
     matrix = round(float(rng.uniform(*_FIELD_OF_VIEW_MM)) / in_plane / _MATRIX_STEP) * _MATRIX_STEP
     slices = int(np.ceil(protocol.shape[2] * protocol.spacing_mm[2] / through))
     mixed = bool(rng.random() < _MIXED)
+    fillings = [filling for filling in _ZERO_FILLINGS if filling == 1 or filling * in_plane <= _COARSEST_MM]
     power = None
     if protocol.family == "swi":
         power = round(float(rng.uniform(2.0, 4.5)), 2)
@@ -111,7 +114,7 @@ def varied(protocol: Protocol, rng: np.random.Generator) -> Protocol:
         shape=protocol.shape if protocol.crop else (matrix, matrix, slices),
         field_tesla=field,
         echo_time_ms=round(echo, 1),
-        zero_filling=float(rng.choice(_ZERO_FILLINGS)),
+        zero_filling=float(rng.choice(fillings)),
         sublayers=max(1, round(through / _SUBLAYER_MM)) if protocol.sublayers > 1 else 1,
         noise=round(protocol.noise * float(np.exp(rng.uniform(np.log(0.6), np.log(1.8)))), 4),
         thickness=round(float(rng.uniform(0.75, 1.1)), 2) if two_dimensional else 1.0,
