@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +21,10 @@ from CMBDetectorLib import temporary as in_use
 from CMBDetectorLib.errors import OutputError
 
 _TEMPORARY = in_use.PREFIX
+# A cell that a spreadsheet would run: it begins like a formula, perhaps behind blanks or quotation marks, which are
+# taken off where the table is read. In some countries a semicolon begins a new cell, whatever the file says.
+_FORMULA = re.compile(r"(^|[;|])(?=[\s\"'\u201c\u201d\ufeff\u200b\x00-\x1f]*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+_NEGATIVE_NUMBER = re.compile(r"-\d+(\.\d+)?([eE][+-]?\d{1,3})?", re.ASCII)
 
 
 def output_error(error: OSError, path: Path) -> OutputError:
@@ -53,9 +58,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             os.close(handle)
             temporary = Path(os.path.abspath(name))
             in_use.register(temporary)
-        # mkstemp makes the file private; results get the permissions of any other new file.
-        temporary.chmod(0o666 & ~_umask())
         yield temporary
+        # mkstemp makes the file private; a result gets the permissions of any other new file.
+        temporary.chmod(0o666 & ~_umask())
         _fsync(temporary)
         os.replace(temporary, path)
         _fsync(path.parent)
@@ -86,10 +91,11 @@ def output_folder(path: Path | str, mine: Iterable[str]) -> Iterator[Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=path.parent))
             in_use.register(temporary)
-        temporary.chmod(0o777 & ~_umask())
         yield temporary
         for file in sorted(temporary.rglob("*")):
             _fsync(file)
+        # Private until now; a result gets the permissions of any other new folder.
+        temporary.chmod(0o777 & ~_umask())
         _fsync(temporary)
         check_output_folder(path, patterns)
         with in_use.undisturbed():
@@ -161,16 +167,19 @@ def sha256(path: Path | str) -> str:
     return digest.hexdigest()
 
 
+def harmless_cell(text: str) -> str:
+    """Return ``text`` on one line, with a ``'`` before whatever a spreadsheet would run as a formula."""
+    text = " ".join(text.splitlines()).replace("\t", " ")
+    return text if _NEGATIVE_NUMBER.fullmatch(text) else _FORMULA.sub(r"\1'", text)
+
+
 def _cell(value: Any, missing: str) -> str:
     if value is None:
         return missing
     # numpy's numbers count as numbers too (numbers.Real), or -1.5 would be taken for a formula.
-    number = isinstance(value, Real)
-    text = f"{float(value):.6g}" if number and not isinstance(value, Integral) else " ".join(str(value).splitlines())
-    # A spreadsheet would run a cell that starts like a formula; numbers may of course be negative.
-    if not number and text.lstrip().startswith(("=", "+", "-", "@")):
-        text = "'" + text
-    return text.replace("\t", " ")
+    if isinstance(value, Real):
+        return str(value) if isinstance(value, Integral) else f"{float(value):.6g}"
+    return harmless_cell(str(value))
 
 
 def _swap(new: Path, path: Path) -> None:

@@ -15,8 +15,12 @@ from typing import BinaryIO
 import numpy as np
 
 from CMBDetectorLib.errors import BadInputError
+from CMBDetectorLib.image_headers import check_size
 
 _HEADER_BYTES = 348
+# What may stand between header and voxels, and behind the voxels.
+_MOST_EXTENSIONS = 1 << 24
+_MOST_SURPLUS = 64 << 20
 _BLOCK = 1 << 22
 # Offset and type of the fields used here, from the NIfTI-1 header (nifti1.h).
 _FIELDS = {
@@ -55,8 +59,8 @@ def check_nifti(path: Path) -> NiftiHeader | None:
     """Read the whole file once and return its geometry; ``None`` where it is no NIfTI-1 file (ITK shall say so).
 
     Raises:
-        BadInputError: the file is no complete gzip file though it is named so, shorter than its header says, holds
-            voxels that are not finite, or has no voxel size.
+        BadInputError: the file is no complete gzip file though it is named so, claims more voxels than any scan has,
+            is shorter than its header says, holds voxels that are not finite, or has no voxel size.
     """
     name = path.name
     packed = name.lower().endswith(".gz")
@@ -68,7 +72,7 @@ def check_nifti(path: Path) -> NiftiHeader | None:
             fields = _parse(head)
             if fields is None:
                 if packed:
-                    _rest(stream, None)
+                    _rest(stream, None, _MOST_SURPLUS)
                 return None
             _check_voxels(name, stream, fields)
     except PermissionError as error:
@@ -97,7 +101,7 @@ def looks_whole(path: Path) -> bool:
     except (OSError, EOFError, zlib.error):
         return False
     axes = int(fields["dim"][0]) if fields is not None else 0
-    if fields is None or not 0 < axes < 8 or not 0 <= fields["vox_offset"] < 1 << 24:
+    if fields is None or not 0 < axes < 8 or not 0 <= fields["vox_offset"] < _MOST_EXTENSIONS:
         return False
     voxels = int(np.prod(fields["dim"][1 : axes + 1], dtype=object))
     stated = voxels * int(fields["bitpix"]) // 8 + max(int(fields["vox_offset"]), _HEADER_BYTES)
@@ -113,7 +117,8 @@ def first_voxels(path: Path, count: int) -> np.ndarray | None:
         with gzip.open(path, "rb") if path.name.lower().endswith(".gz") else open(path, "rb") as stream:
             fields = _parse(stream.read(_HEADER_BYTES))
             kind = None if fields is None else _TYPES.get(int(fields["datatype"]))
-            if fields is None or kind is None or tuple(fields["scale"]) not in _UNSCALED:
+            is_plain = fields is not None and kind is not None and tuple(fields["scale"]) in _UNSCALED
+            if not is_plain or not 0 <= fields["vox_offset"] < _MOST_EXTENSIONS:
                 return None
             stream.read(max(int(fields["vox_offset"]) - _HEADER_BYTES, 0))
             data = stream.read(count * np.dtype(kind).itemsize)
@@ -138,16 +143,24 @@ def _parse(head: bytes) -> dict[str, np.ndarray] | None:
 def _check_voxels(name: str, stream: BinaryIO, fields: dict[str, np.ndarray]) -> None:
     axes = int(fields["dim"][0])
     sizes = [int(n) for n in fields["dim"][1 : axes + 1]] if 0 < axes < 8 else []
-    if not sizes or min(sizes) < 1:
+    if not sizes or min(sizes) < 1 or any(n > 1 for n in sizes[3:]):
+        # Whoever opens it says that it has several volumes, without reading them.
         return
     needed = int(np.prod(sizes, dtype=object)) * int(fields["bitpix"]) // 8
-    offset = max(float(fields["vox_offset"]), _HEADER_BYTES)
-    skip = int(offset) - _HEADER_BYTES
+    # Before anything is unpacked: of a small file that claims much, the claim is all that is read.
+    check_size(name, sizes)
+    offset = float(fields["vox_offset"])
+    if not offset < _MOST_EXTENSIONS:
+        raise BadInputError(f"{name} is damaged: its header makes no sense.", "Copy or export the file again.")
+    skip = int(max(offset, _HEADER_BYTES)) - _HEADER_BYTES
     skipped = len(stream.read(skip))
     kind = _FLOATS.get(int(fields["datatype"]))
-    there, bad = _rest(stream, np.dtype(kind).newbyteorder(fields["dim"].dtype.byteorder) if kind else None)
+    order = fields["dim"].dtype.byteorder
+    there, bad = _rest(stream, np.dtype(kind).newbyteorder(order) if kind else None, needed + _MOST_SURPLUS)
     if skipped < skip or there < needed:
         raise BadInputError(f"{name} is damaged: it is shorter than its header says.", "Copy or export the file again.")
+    if there > needed + _MOST_SURPLUS:
+        raise BadInputError(f"{name} is damaged: it is longer than its header says.", "Copy or export the file again.")
     if bad:
         raise BadInputError(
             f"{name} holds voxels that are not finite numbers (NaN or infinite; {bad} in all).",
@@ -155,11 +168,14 @@ def _check_voxels(name: str, stream: BinaryIO, fields: dict[str, np.ndarray]) ->
         )
 
 
-def _rest(stream: BinaryIO, floats: np.dtype | None) -> tuple[int, int]:
-    """Read to the end; return how many bytes there were and how many of the ``floats`` among them are not finite."""
+def _rest(stream: BinaryIO, floats: np.dtype | None, most: int) -> tuple[int, int]:
+    """Read to the end, or until more than ``most`` bytes have come.
+
+    Return how many bytes there were and how many of the ``floats`` among them are not finite.
+    """
     there = bad = 0
     # A block of a buffered or gzip stream is only short at the end, so that no number is cut in two.
-    while block := stream.read(_BLOCK):
+    while there <= most and (block := stream.read(_BLOCK)):
         there += len(block)
         if floats is not None:
             numbers = np.frombuffer(block, floats, len(block) // floats.itemsize)

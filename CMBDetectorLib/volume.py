@@ -20,6 +20,7 @@ import SimpleITK as sitk  # noqa: N813
 from CMBDetectorLib.dicom import itk_reason, read_series
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.files import atomic_path
+from CMBDetectorLib.image_headers import TEXT_HEADERS, check_data_files, check_stored
 from CMBDetectorLib.nifti import check_nifti, looks_whole
 
 # Some writers round the direction cosines of oblique scans; ITK would refuse them.
@@ -27,7 +28,7 @@ os.environ.setdefault("ITK_NIFTI_SFORM_PERMISSIVE", "1")
 
 _LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _NO_COSINE = 1e-12
-_FILE_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
+_FILE_ENDINGS = (".nii", ".nii.gz", *TEXT_HEADERS)
 _FEWEST_VOXELS = 4
 _SHORTEST_EXTENT_MM = 8.0
 _LONGEST_EXTENT_MM = 600.0
@@ -307,6 +308,7 @@ def _opened(path: Path) -> tuple[sitk.ImageFileReader, list[int]]:
             f"{name} is not a NIfTI (.nii, .nii.gz) or NRRD (.nrrd) file.",
             hint or "Convert the scan, or give a folder.",
         )
+    check_data_files(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -315,6 +317,7 @@ def _opened(path: Path) -> tuple[sitk.ImageFileReader, list[int]]:
     except RuntimeError as error:
         raise _unreadable(name, error) from error
     _check_dimension(name, size, reader.GetNumberOfComponents())
+    check_stored(path, size)
     return reader, size
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from CMBDetectorLib.errors import BadInputError, ModelError
 from CMBDetectorLib.models.bundle import CARD, DEFAULT_MODEL, RESOURCES, Bundle, read_card, verified
+from CMBDetectorLib.user_data import data_folder
 
 VARIABLE = "CMBDETECTOR_MODELS"
 """The environment variable that names the registry's folder."""
@@ -56,7 +56,7 @@ def registry_folder(given: Path | None = None) -> Path:
     if given is not None:
         return given
     named = os.environ.get(VARIABLE, "").strip()
-    return Path(named) if named else _data_folder() / "models"
+    return Path(named) if named else data_folder() / "models"
 
 
 def folder_name(name: str, version: str) -> str:
@@ -156,19 +156,3 @@ def _read(folder: Path, is_bundled: bool) -> Version:
 def _by_number(version: str) -> list[tuple[int, str]]:
     """Return a key that puts 10 behind 9."""
     return [(int(part or 0), text) for text, part in re.findall(r"([^0-9]*)([0-9]*)", version)]
-
-
-def _data_folder() -> Path:
-    """Return this program's folder among the user's data, as the platform wants it."""
-    try:
-        home = Path.home()
-    except RuntimeError:
-        # A user without a home: an account of a cluster or container.
-        return Path(sys.prefix) / "share" / "cmbdetector"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local") / "CMBDetector"
-    if sys.platform == "darwin":
-        return home / "Library" / "Application Support" / "CMBDetector"
-    data = os.environ.get("XDG_DATA_HOME", "")
-    # The convention says to ignore a relative one.
-    return (Path(data) if os.path.isabs(data) else home / ".local" / "share") / "cmbdetector"

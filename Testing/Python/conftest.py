@@ -17,6 +17,7 @@ from filelock import FileLock
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # The models that whoever runs the tests has installed are none of their business.
 os.environ["CMBDETECTOR_MODELS"] = str(Path(tempfile.gettempdir()) / "cmbdetector-tests-no-models")
+os.environ["CMBDETECTOR_DATA"] = str(Path(tempfile.gettempdir()) / "cmbdetector-tests-data")
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
 
 

@@ -18,6 +18,7 @@ from fake_bundles import assert_clean, fake, members_of, own
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from CMBDetectorLib import user_data
 from CMBDetectorLib.errors import BadInputError, ModelError, OutputError
 from CMBDetectorLib.files import sha256, write_json
 from CMBDetectorLib.models import versions
@@ -437,11 +438,11 @@ def test_a_registry_that_is_a_file_is_refused_but_keeps_nobody_from_the_bundled_
     ],
 )
 def test_the_folder_of_the_user_is_that_of_the_platform(monkeypatch, platform, variable, ends):
-    for name in (versions.VARIABLE, "XDG_DATA_HOME", "LOCALAPPDATA"):
+    for name in (versions.VARIABLE, user_data.VARIABLE, "XDG_DATA_HOME", "LOCALAPPDATA"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variable.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(versions.sys, "platform", platform)
+    monkeypatch.setattr(user_data.sys, "platform", platform)
     assert versions.registry_folder().as_posix().endswith(ends)
     assert versions.registry_folder(Path("given")) == Path("given")
 
