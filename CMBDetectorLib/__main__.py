@@ -16,7 +16,15 @@ def main() -> int:
         events = os.dup(1)
         os.dup2(2, 1)
     _prefer_packages()
-    from CMBDetectorLib.worker.cli import CANCELLED, run
+    try:
+        if events is None:
+            # The listener of the terminal needs it.
+            import rich  # noqa: F401
+        from CMBDetectorLib.worker.cli import CANCELLED, run
+    except ImportError as error:
+        from CMBDetectorLib.doctor.bare import run_without_packages
+
+        return run_without_packages(sys.argv[1:], events, error)
 
     code = run(sys.argv[1:], events)
     if code == CANCELLED:

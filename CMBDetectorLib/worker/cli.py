@@ -55,7 +55,7 @@ def run(arguments: Sequence[str], events: int | None = None) -> int:
                 logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
             data, text = options.run(options, listener)
             listener.result(data, text)
-            return 0
+            return int(data.get("exit_code", 0))
         except (Exception, KeyboardInterrupt) as error:
             failure = _as_user_error(error)
             if failure.exit_code == 1 or "--verbose" in arguments:

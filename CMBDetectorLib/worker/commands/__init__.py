@@ -7,6 +7,7 @@ from CMBDetectorLib.worker.commands import (
     convert,
     dataset,
     detect,
+    doctor,
     evaluate,
     export,
     models,
@@ -16,4 +17,4 @@ from CMBDetectorLib.worker.commands import (
     train,
 )
 
-COMMANDS = (detect, preprocess, simulate, train, evaluate, export, dataset, retrain, convert, models)
+COMMANDS = (detect, preprocess, simulate, train, evaluate, export, dataset, retrain, convert, models, doctor)

@@ -1,0 +1,1 @@
+"""What is wrong with this installation: checks, each with a next step, and a report without personal data."""
