@@ -16,6 +16,7 @@ from CMBDetectorLib.gui import scene, slice_views
 from CMBDetectorLib.gui.candidates_node import CandidatesNode
 from CMBDetectorLib.gui.detect_panel import DetectPanel
 from CMBDetectorLib.gui.detection import DetectionLogic, Outcome
+from CMBDetectorLib.gui.doctor_panel import DoctorPanel
 from CMBDetectorLib.gui.export_panel import ExportPanel
 from CMBDetectorLib.gui.learning import Learning, LearningContext
 from CMBDetectorLib.gui.review_panel import ReviewPanel
@@ -59,12 +60,14 @@ class ModulePanels:
             ),
         )
         self.retrain, self.models = self.learning.retrain, self.learning.models
+        self.doctor = DoctorPanel()
         self.sections = [
             self._section(layout, _("Detect"), "detectSection", self.detect.widget),
             self._section(layout, _("Review"), "reviewSection", self.review.widget),
             self._section(layout, _("Export"), "exportSection", self.export.widget),
             self._section(layout, _("Retrain on local data"), "retrainSection", self.retrain.widget),
             self._section(layout, _("Models"), "modelSection", self.models.widget),
+            self._section(layout, _("Check the installation"), "doctorSection", self.doctor.widget),
         ]
         for section in self.sections[3:]:
             # What asks the worker is not asked before somebody wants to see it.
@@ -116,6 +119,7 @@ class ModulePanels:
         self.review.close()
         self.export.close()
         self.learning.close()
+        self.doctor.close()
         self.logic.close()
 
     def load_sample(self) -> None:
@@ -207,7 +211,7 @@ class ModulePanels:
 
     def _refresh_learning(self) -> None:
         """Look at dataset and models again where they are shown."""
-        for section, panel in zip(self.sections[3:], (self.retrain, self.models), strict=True):
+        for section, panel in zip(self.sections[3:5], (self.retrain, self.models), strict=True):
             if not section.collapsed:
                 panel.refresh()
 
@@ -247,7 +251,8 @@ class ModulePanels:
         if outcome.is_cancelled:
             self.detect.say(_("{title}: cancelled, nothing was written.").format(title=outcome.title))
             return
-        _LOGGER.error("%s: %s\n%s", outcome.title, outcome.error.message, outcome.log)
+        # The title may be the name of a patient, which the application's log must not hold.
+        _LOGGER.error("%s: %s\n%s", outcome.key, outcome.error.message, outcome.log)
         self.detect.say(f"{outcome.title}: {outcome.error.message} {outcome.error.hint}", details=outcome.log)
 
     def _load_sample_file(self, outcome: Outcome) -> None:
