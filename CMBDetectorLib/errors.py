@@ -5,6 +5,17 @@ Library code raises these; only the worker turns them into an ``error`` event or
 
 from __future__ import annotations
 
+import errno
+import re
+
+# What ITK, TensorFlow, PyTorch and the system's loader say where they have no error type of their own for it.
+_NO_MEMORY = re.compile(
+    r"(not enough|out of|insufficient) memory|(can'?t|cannot|could not|failed to|unable to) allocate|bad.?alloc"
+    r"|OOM when allocating|RESOURCE_EXHAUSTED|failed to map segment",
+    re.IGNORECASE,
+)
+_OF_LIBRARIES = ("ResourceExhaustedError", "OutOfMemoryError", "_ArrayMemoryError")
+
 
 class CMBDetectorError(Exception):
     """Base of all errors meant for a user.
@@ -65,3 +76,12 @@ class Cancelled(CMBDetectorError):
 
     def __init__(self, message: str = "Cancelled; nothing was written.", hint: str = "") -> None:
         super().__init__(message, hint)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether ``error`` is some library's, or the system's, way of saying that there is no memory left."""
+    if isinstance(error, MemoryError | OutOfMemoryError) or type(error).__name__ in _OF_LIBRARIES:
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, RuntimeError | ImportError) and _NO_MEMORY.search(str(error)) is not None

@@ -37,6 +37,21 @@ def kill_children() -> None:
         _kill(pid)
 
 
+def children_cpu_s() -> float:
+    """Return the processor time in seconds that all living descendants of this process have used; 0 without psutil."""
+    children = _descendants(os.getpid())
+    if not children:
+        return 0.0
+    import psutil
+
+    total = 0.0
+    for pid in children:
+        with contextlib.suppress(psutil.Error):
+            times = psutil.Process(pid).cpu_times()
+            total += times.user + times.system
+    return total
+
+
 def _descendants(pid: int) -> list[int] | None:
     """Return the process numbers of all descendants; ``None`` where psutil, which can tell, is not installed."""
     try:

@@ -18,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
 from CMBDetectorLib.dicom import itk_reason, read_series
-from CMBDetectorLib.errors import BadInputError
+from CMBDetectorLib.errors import BadInputError, CMBDetectorError, OutOfMemoryError, is_out_of_memory
 from CMBDetectorLib.files import atomic_path
 from CMBDetectorLib.image_headers import TEXT_HEADERS, check_data_files, check_stored
 from CMBDetectorLib.nifti import check_nifti, looks_whole
@@ -321,7 +321,11 @@ def _opened(path: Path) -> tuple[sitk.ImageFileReader, list[int]]:
     return reader, size
 
 
-def _unreadable(name: str, error: RuntimeError) -> BadInputError:
+def _unreadable(name: str, error: RuntimeError) -> CMBDetectorError:
+    if is_out_of_memory(error):
+        return OutOfMemoryError(
+            f"There is not enough memory to read {name}.", "Close other programs, or crop the scan."
+        )
     return BadInputError(
         f"{name} cannot be read: {itk_reason(error)}.", "The file is damaged or misnamed; export it again."
     )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from CMBDetectorLib.candidate import Candidate, candidate_id
 from CMBDetectorLib.detection.candidates import Peaks, find_peaks
-from CMBDetectorLib.detection.likelihood import dense_map, exact_map
+from CMBDetectorLib.detection.likelihood import WINDOWS_PER_BATCH, dense_map, exact_map
 from CMBDetectorLib.detection.patches import cut_windows
 from CMBDetectorLib.detection.size import apparent_diameter
+from CMBDetectorLib.detection.tiles import LOW_MEMORY_VOXELS, MOST_VOXELS
+from CMBDetectorLib.errors import OutOfMemoryError
 from CMBDetectorLib.models.bundle import Bundle
 from CMBDetectorLib.networks import backend, unet
 from CMBDetectorLib.networks.catalogue import window
@@ -23,7 +25,9 @@ from CMBDetectorLib.volume import Volume
 
 Inference = Literal["dense", "exact"]
 _PATCHES_PER_BATCH = 64
+_LOW_MEMORY_BATCH = 8
 _MIRRORS: tuple[tuple[int, ...], ...] = ((), (1,), (2,), (1, 2))  # axes of a batch of windows: left-right, front-back
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Detector:
 
     ``unets`` and ``cnns`` are Keras models, followed by the architecture of each kind. Batch normalisation is folded
     into the convolutions once, here.
+
+    With ``low_memory`` tiles and batches are small. A detector turns to that by itself, once, when memory runs out.
     """
 
     def __init__(
@@ -47,24 +53,27 @@ class Detector:
         cnns: Sequence[Any],
         architecture: dict[str, Any],
         cnn_architecture: dict[str, Any] | None = None,
+        low_memory: bool = False,
     ) -> None:
         self._unets = list(unets)
         self._cnns = list(cnns)
         self._architecture = architecture
         self._cnn_architecture = cnn_architecture or DEFAULT_CNN
+        self._low_memory = low_memory
 
     @classmethod
-    def from_bundle(cls, bundle: Bundle) -> Detector:
+    def from_bundle(cls, bundle: Bundle, low_memory: bool = False) -> Detector:
         """Load the networks of ``bundle``.
 
         Raises:
             MissingPackageError: Keras or its back end is not installed.
             ModelError: a network cannot be loaded.
+            OutOfMemoryError: there is no memory even for that.
         """
         unets = bundle.networks("unets")
         cnns = bundle.networks("cnns")
         load = backend.load
-        return cls([load(p) for p, _ in unets], [load(p) for p, _ in cnns], unets[0][1], cnns[0][1])
+        return cls([load(p) for p, _ in unets], [load(p) for p, _ in cnns], unets[0][1], cnns[0][1], low_memory)
 
     @cached_property
     def _folded(self) -> list[Any]:
@@ -73,28 +82,58 @@ class Detector:
     def likelihood(
         self, image: Volume, mask: Volume, inference: Inference = "dense", progress: Progress | None = None
     ) -> Volume:
-        """Return the likelihood map of stage 1 on the grid of ``image`` (normalised, canonical), 0 outside ``mask``."""
+        """Return the likelihood map of stage 1 on the grid of ``image`` (normalised, canonical), 0 outside ``mask``.
+
+        Raises:
+            OutOfMemoryError: memory ran out, also with small tiles.
+        """
         progress = progress or Progress()
 
         def report(step: int, steps: int) -> None:
             progress.report("stage 1", step, steps)
 
-        if inference == "exact":
-            array = exact_map(self._folded, image.array, mask.array, report, window=window(self._architecture))
-        else:
-            array = dense_map(self._folded, self._architecture, image.array, mask.array, report)
-        return image.with_array(array)
+        def compute() -> np.ndarray:
+            if inference == "exact":
+                size, batch = window(self._architecture), _LOW_MEMORY_BATCH if self._low_memory else WINDOWS_PER_BATCH
+                return exact_map(self._folded, image.array, mask.array, report, window=size, per_batch=batch)
+            most = LOW_MEMORY_VOXELS if self._low_memory else MOST_VOXELS
+            return dense_map(self._folded, self._architecture, image.array, mask.array, report, most)
 
-    def discriminate(self, image: np.ndarray, ijk: np.ndarray) -> np.ndarray:
+        return image.with_array(self._sparing_memory(compute, progress))
+
+    def _sparing_memory(self, compute: Callable[[], T], progress: Progress) -> T:
+        """Return what ``compute`` returns; where memory runs out it is called once more, with small tiles and batches.
+
+        Raises:
+            OutOfMemoryError: memory ran out with these, too.
+        """
+        try:
+            return compute()
+        except OutOfMemoryError:
+            if self._low_memory:
+                raise
+        # Outside the handler, whose traceback would keep the arrays of the first attempt.
+        self._low_memory = True
+        progress.log("Memory ran short: the search goes on in smaller pieces, which takes longer.")
+        return compute()
+
+    def discriminate(self, image: np.ndarray, ijk: np.ndarray, progress: Progress | None = None) -> np.ndarray:
         """Return the mean probability (n,) that the CNNs give to the positions ``ijk`` (n, 3) of ``image``.
 
         With ``flips`` in their architecture it is also the mean over the window's mirror images.
+
+        Raises:
+            OutOfMemoryError: memory ran out, also with small batches.
         """
+        return self._sparing_memory(lambda: self._scores(image, ijk), progress or Progress())
+
+    def _scores(self, image: np.ndarray, ijk: np.ndarray) -> np.ndarray:
         scores = np.zeros(len(ijk), np.float32)
         size = window(self._cnn_architecture)
         mirrors = _MIRRORS if self._cnn_architecture.get("flips") else _MIRRORS[:1]
-        for first in range(0, len(ijk), _PATCHES_PER_BATCH):
-            part = slice(first, first + _PATCHES_PER_BATCH)
+        batch = _LOW_MEMORY_BATCH if self._low_memory else _PATCHES_PER_BATCH
+        for first in range(0, len(ijk), batch):
+            part = slice(first, first + batch)
             windows = cut_windows(image, ijk[part], size)[..., None]
             with backend.memory_guard():
                 for model in self._cnns:
@@ -114,12 +153,15 @@ class Detector:
 
         ``image`` is a preprocessed scan (normalised, canonical axes, the bundle's voxel size, 0 outside the brain)
         and ``mask`` (bool) its brain. Positions are RAS mm.
+
+        Raises:
+            OutOfMemoryError: memory ran out, also with small tiles and batches.
         """
         progress = progress or Progress()
         likelihood = self.likelihood(image, mask, inference, progress)
         progress.report("stage 2")
         peaks = find_peaks(likelihood.array, image.spacing, stage1_threshold)
-        scores = self.discriminate(image.array, peaks.ijk)
+        scores = self.discriminate(image.array, peaks.ijk, progress)
         candidates = [
             _candidate(image, mask, peaks, number, float(scores[number])) for number in range(len(peaks.likelihood))
         ]

@@ -17,7 +17,8 @@ from CMBDetectorLib.networks.backend import memory_guard
 
 EXACT_STRIDE = 3
 """The paper's step between two windows, in voxels on each axis."""
-_WINDOWS_PER_BATCH = 64
+WINDOWS_PER_BATCH = 64
+"""How many windows :func:`exact_map` computes at once."""
 
 Report = Callable[[int, int], None]
 
@@ -81,12 +82,16 @@ def exact_map(
     report: Report = _silent,
     most_windows: int | None = None,
     window: Sequence[int] = unet.WINDOW,
+    per_batch: int = WINDOWS_PER_BATCH,
 ) -> np.ndarray:
     """Return what :func:`dense_map` returns, by the paper's sliding window.
 
     Windows without brain are left out: they would add nothing to a voxel of the brain. Each map is normalised by the
     number of windows over a voxel. ``most_windows`` stops early, for benchmarks that measure a part. Windows larger
     than the paper's (``window``, voxels) are moved by a third of themselves instead of by 3 voxels.
+
+    Raises:
+        OutOfMemoryError: ``per_batch`` windows do not fit into memory.
     """
     # Room on each side, so that every voxel of the brain is under windows at all offsets.
     pad = np.array(window) - 1
@@ -95,11 +100,11 @@ def exact_map(
     count = np.zeros(padded.shape, np.uint16)
     corners = _window_corners(_framed(mask, window), window)[:most_windows]
     views = np.lib.stride_tricks.sliding_window_view(padded, tuple(window))
-    for first in range(0, len(corners), _WINDOWS_PER_BATCH):
-        batch = corners[first : first + _WINDOWS_PER_BATCH]
+    for first in range(0, len(corners), per_batch):
+        batch = corners[first : first + per_batch]
         windows = views[batch[:, 0], batch[:, 1], batch[:, 2]][..., None]
-        if len(batch) < _WINDOWS_PER_BATCH:  # one shape for all batches: nothing is compiled twice
-            windows = np.pad(windows, [(0, _WINDOWS_PER_BATCH - len(batch)), *[(0, 0)] * 4])
+        if len(batch) < per_batch:  # one shape for all batches: nothing is compiled twice
+            windows = np.pad(windows, [(0, per_batch - len(batch)), *[(0, 0)] * 4])
         with memory_guard():
             maps = [np.asarray(model.predict_on_batch(windows))[..., 0] for model in models]
         summed = np.sum(maps, axis=0)
@@ -107,7 +112,7 @@ def exact_map(
             box = slice(i, i + window[0]), slice(j, j + window[1]), slice(k, k + window[2])
             total[box] += likelihood
             count[box] += 1
-        report(min(first + _WINDOWS_PER_BATCH, len(corners)), len(corners))
+        report(min(first + per_batch, len(corners)), len(corners))
     total /= np.maximum(count, 1) * np.float32(len(models))
     inner = tuple(slice(int(p), int(p) + n) for p, n in zip(pad, image.shape, strict=True))
     return np.where(mask, total[inner], np.float32(0))

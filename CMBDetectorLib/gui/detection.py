@@ -23,6 +23,7 @@ from CMBDetectorLib.gui.job_queue import JobQueue
 from CMBDetectorLib.gui.scan_job import MASK_FILE, SCAN_FILE, ScanJob
 from CMBDetectorLib.gui.scan_node import key_of, scan_volume
 from CMBDetectorLib.volume import Volume
+from CMBDetectorLib.worker.options import LOW_MEMORY
 
 SAMPLE = "sample"
 SAMPLE_PROTOCOL = "swi-3t"
@@ -160,7 +161,8 @@ class DetectionLogic:
             node = slicer.mrmlScene.GetNodeByID(key)
             name = f"scan-{(key_of(node) or '')[:8]}" if node is not None else "scan"
             arguments = _arguments(settings, folder, name)
-            return self._made(key, ScanJob(key, settings.mask_node_id, folder, arguments, interpreter))
+            job = ScanJob(key, settings.mask_node_id, folder, arguments, interpreter, [LOW_MEMORY])
+            return self._made(key, job)
 
         self._titles[key] = scan.GetName()
         self._queue.add(key, scan.GetName(), make)

@@ -10,10 +10,13 @@ from CMBDetectorLib.errors import BadInputError, Cancelled, MissingPackageError,
 _REPORT = "Try again; if it happens again, report what the log says."
 _ABSENT = re.compile(r"No module named '?([\w.]+)'?")
 _UNLOADABLE = re.compile(r"^ImportError: (?!cannot import name)", re.MULTILINE)
+# Libraries in C++ abort when they get no memory; the loader says so of a library that it cannot map.
+_NO_MEMORY = re.compile(r"MemoryError|bad_alloc|[Oo]ut of memory|failed to map segment|[Cc]annot allocate memory")
 _SIGNALS = {2, 9, 15}
 _ILLEGAL_INSTRUCTION = 4
 # Windows reports exceptions as exit codes (NTSTATUS).
 _NT_ILLEGAL_INSTRUCTION = 0xC000001D
+_NT_NO_MEMORY = {0xC0000017, 0xC000012D}
 _NT_NO_LIBRARY = {0xC0000135, 0xC0000139, 0xC0000142}
 
 
@@ -26,6 +29,18 @@ class JobError(NamedTuple):
 
 
 CANCELLED = JobError(Cancelled().message, "", Cancelled.code)
+KILLED = "killed"
+# Of a job whose second attempt, with little memory, ended like the first.
+NO_MEMORY_TWICE = JobError(
+    "This computer has too little free memory for the scan, also in small pieces.",
+    "Close other programs and try again, or crop the scan to the head.",
+    OutOfMemoryError.code,
+)
+
+
+def is_for_want_of_memory(error: JobError) -> bool:
+    """Tell whether memory ran out, or most likely did: a system that is short of it ends processes from outside."""
+    return error.code in (OutOfMemoryError.code, KILLED)
 
 
 def explain(code: int, log: str) -> JobError:
@@ -34,12 +49,13 @@ def explain(code: int, log: str) -> JobError:
     ``log`` is the end of what it wrote to standard error.
     """
     signal = -code if code < 0 else code - 128 if 128 < code < 160 else 0
-    if signal:
-        return _by_signal(signal)
     if code == Cancelled.exit_code:
         return CANCELLED
-    if code == OutOfMemoryError.exit_code or "MemoryError" in log[-500:]:
+    told = _NO_MEMORY.search(log[-500:]) is not None
+    if code == OutOfMemoryError.exit_code or code & 0xFFFFFFFF in _NT_NO_MEMORY or told:
         return JobError("There is not enough memory for this.", "Close other programs.", OutOfMemoryError.code)
+    if signal:
+        return _by_signal(signal)
     absent = _ABSENT.findall(log)
     if absent:
         package = absent[-1].split(".")[0]
@@ -69,7 +85,7 @@ def _by_signal(signal: int) -> JobError:
         return JobError(
             "The computation was ended from outside, most often because the computer ran out of memory.",
             "Close other programs and try again.",
-            "killed",
+            KILLED,
         )
     if signal == _ILLEGAL_INSTRUCTION:
         return JobError(

@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from CMBDetectorLib.errors import Cancelled, CMBDetectorError
-from CMBDetectorLib.gui.endings import CANCELLED, JobError, explain
+from CMBDetectorLib.gui.endings import CANCELLED, NO_MEMORY_TWICE, JobError, explain, is_for_want_of_memory
 from CMBDetectorLib.gui.interpreter import Interpreter
 from CMBDetectorLib.gui.worker_process import WorkerProcess
 
 # The worker unwinds, and exits by itself after 0.7 s (worker.stopping.GRACE_S); all must be over within 2 s.
 KILL_AFTER_S = 1.3
 SILENT_AFTER_S = 30.0
+# The heart of a worker that waits for something for ever goes on beating, but it uses no processor.
+IDLE_AFTER_S = 300.0
+_WORK_S = 1.0
 # The first sign of life comes after imports, which a slow disk or a virus scanner can draw out.
 START_WITHIN_S = 120.0
 _LINGER_S = 5.0
@@ -41,11 +44,24 @@ class WorkerJob:
         interpreter: Interpreter,
         silent_after_s: float = SILENT_AFTER_S,
         start_within_s: float = START_WITHIN_S,
+        idle_after_s: float = IDLE_AFTER_S,
+        when_memory_is_short: Sequence[str] = (),
     ) -> None:
-        """``arguments``: command and options, with absolute paths; the two times are limits of silence in seconds."""
+        """``arguments``: command and options, with absolute paths; the times are limits in seconds.
+
+        They are those of silence once the worker was heard and before, and of a time without news and work.
+
+        ``when_memory_is_short``: options that make the command need less memory. Where it ran out, or the system ended
+        the worker, the command is started once more with them, by itself.
+        """
         self._arguments = [str(argument) for argument in arguments]
         self._interpreter = interpreter
         self._limits = start_within_s, silent_after_s
+        self._idle_limit_s = idle_after_s
+        self._idle_s = self._used_s = 0.0
+        self._sparing = [str(argument) for argument in when_memory_is_short]
+        self._is_second_attempt = False
+        self._ran_out: JobError | None = None
         self._process: WorkerProcess | None = None
         self._state = "waiting"
         self._outbox: list[dict[str, Any]] = []
@@ -90,8 +106,12 @@ class WorkerJob:
         """Start the worker; where that fails, the state is "failed" and the next poll says why."""
         if self._state != "waiting":
             return
-        self._started_at = self._polled_at = time.monotonic()
-        command = [str(self._interpreter.python), "-m", "CMBDetectorLib", *self._arguments]
+        self._started_at = time.monotonic()
+        self._start_worker(self._arguments)
+
+    def _start_worker(self, arguments: Sequence[str]) -> None:
+        self._polled_at = time.monotonic()
+        command = [str(self._interpreter.python), "-m", "CMBDetectorLib", *arguments]
         try:
             self._process = WorkerProcess([*command, "--events", "--stop-with-stdin"], self._interpreter.environment())
         except CMBDetectorError as error:
@@ -133,7 +153,7 @@ class WorkerJob:
 
     def log_tail(self) -> str:
         """Return the end of the worker's log: technical details for a report, perhaps with file names."""
-        return self._process.log_tail() if self._process is not None else self._log
+        return self._log + (self._process.log_tail() if self._process is not None else "")
 
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -146,14 +166,19 @@ class WorkerJob:
         if isinstance(item, bytes):
             _logger.warning("The worker wrote a line that is no event: %r", item[:200])
             return
-        if self._state != "running":
+        if self._state != "running" or self._ran_out is not None:
             return
+        self._watch_work(item)
         kind = item["event"]
         if kind == "progress":
             self._progress(item)
         if kind == "error":
             error = JobError(*(str(item.get(key) or "") for key in ("message", "hint", "code")))
-            self._decide("cancelled" if error.code == Cancelled.code else "failed", error)
+            if self._may_try_again(error):
+                self._ran_out = error
+                self._process.kill_after(_LINGER_S)
+                return
+            self._settle(error)
             return
         if kind == "result":
             self.result = {key: value for key, value in item.items() if key != "event"}
@@ -176,16 +201,25 @@ class WorkerJob:
         self._polled_at = now
         self._heard = self._heard or heard
         self._silent_s = 0.0 if heard else self._silent_s + tick
+        self._idle_s += tick
         limit = self._limits[self._heard]
-        if self._state == "running" and self._silent_s > limit:
-            self._process.kill()
-            self._fail(
-                JobError(
-                    f"The computation gave no sign of life for {limit:.0f} seconds and was stopped.",
-                    "Close other programs and try again; if it happens again, report what the log says.",
-                    "silent",
-                )
-            )
+        if self._state != "running":
+            return
+        if self._silent_s > limit:
+            self._stop_hung(f"The computation gave no sign of life for {limit:.0f} seconds and was stopped.")
+        elif self._idle_s > self._idle_limit_s:
+            self._stop_hung(f"The computation did nothing for {self._idle_limit_s:.0f} seconds and was stopped.")
+
+    def _watch_work(self, event: dict[str, Any]) -> None:
+        """Note that the worker has news, or has used the processor (``cpu_s``) since it was last seen to."""
+        used = _number(event.get("cpu_s"))
+        if event["event"] != "heartbeat" or used is None or used > self._used_s + _WORK_S:
+            self._idle_s, self._used_s = 0.0, used if used is not None else self._used_s
+
+    def _stop_hung(self, sentence: str) -> None:
+        self._process.kill()
+        hint = "Close other programs and try again; if it happens again, report what the log says."
+        self._fail(JobError(sentence, hint, "silent"))
 
     def _watch_end(self) -> None:
         """Notice that the process has gone, and let no process outlive what was decided about it."""
@@ -195,16 +229,39 @@ class WorkerJob:
             if self._state != "running" and time.monotonic() - self._decided_at > allowed:
                 process.kill()
             return
-        self._log = process.log_tail()
+        log = process.log_tail()
+        self._log += log
+        again = False
         if self._state == "running":
-            self._decide_by_exit_code(process.exit_code)
+            error = self._ran_out or explain(process.exit_code, log)
+            again = self._may_try_again(error)
+            if not again:
+                self._settle(error)
         elif self._state == "cancelled" and self.error is None:
             self._decide("cancelled", CANCELLED)
         process.clean_up()
         self._process = None
+        if again:
+            self._try_again()
 
-    def _decide_by_exit_code(self, code: int) -> None:
-        error = explain(code, self._log)
+    def _may_try_again(self, error: JobError) -> bool:
+        return bool(self._sparing) and not self._is_second_attempt and is_for_want_of_memory(error)
+
+    def _try_again(self) -> None:
+        """Start the worker once more, with options that make it need less memory."""
+        _logger.warning("The worker ran out of memory, or was ended from outside: once more with %s", self._sparing)
+        note = "The computer ran short of memory: the work was begun once more, in smaller pieces."
+        self._outbox.append({"event": "log", "message": note})
+        self._is_second_attempt, self._ran_out = True, None
+        self._silent_s, self._idle_s, self._used_s = 0.0, 0.0, 0.0
+        self._heard, self._left = False, None
+        self.stage, self.fraction = "", 0.0
+        self._start_worker([*self._arguments, *self._sparing])
+
+    def _settle(self, error: JobError) -> None:
+        """Settle that the job ended with ``error``."""
+        if self._is_second_attempt and is_for_want_of_memory(error):
+            error = NO_MEMORY_TWICE
         self._decide("cancelled" if error.code == Cancelled.code else "failed", error)
 
     def _fail(self, error: JobError) -> None:

@@ -28,9 +28,15 @@ class ScanJob(WorkerJob):
     """
 
     def __init__(
-        self, scan_id: str, mask_id: str | None, folder: Path, arguments: Sequence[str], interpreter: Interpreter
+        self,
+        scan_id: str,
+        mask_id: str | None,
+        folder: Path,
+        arguments: Sequence[str],
+        interpreter: Interpreter,
+        when_memory_is_short: Sequence[str] = (),
     ) -> None:
-        super().__init__(arguments, interpreter)
+        super().__init__(arguments, interpreter, when_memory_is_short=when_memory_is_short)
         self.folder = folder
         self._scan_id = scan_id
         self._mask_id = mask_id

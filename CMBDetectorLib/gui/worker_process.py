@@ -7,6 +7,7 @@ import os
 import queue
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import threading
@@ -19,11 +20,16 @@ from typing import Any, BinaryIO
 from CMBDetectorLib import temporary
 from CMBDetectorLib.files import output_error
 from CMBDetectorLib.gui.interpreter import InterpreterError
+from CMBDetectorLib.locking import FileLock
 from CMBDetectorLib.processes import kill_group, kill_tree
 from CMBDetectorLib.worker.stopping import JOB_FOLDER, JOB_PREFIX, JOURNAL
 
 _LONGEST_LINE = 4 << 20
 _LOG_TAIL = 8192
+# Held by the host as long as the folder is in use; the system lets go of it when the host dies.
+_LOCK = "host.lock"
+# Another instance may have made its folder just now and not locked it yet.
+_FRESH_S = 60.0
 # How long a grandchild may hold standard output open after the worker has ended.
 _ORPHANS_S = 1.0
 
@@ -38,22 +44,30 @@ class WorkerProcess:
             OutputError: no temporary folder can be made.
             InterpreterError: the program cannot be started.
         """
+        sweep()
         try:
             self._folder = Path(tempfile.mkdtemp(prefix=JOB_PREFIX)).absolute()
+            self._lock = FileLock(self._folder / _LOCK)
         except OSError as error:
             raise output_error(error, Path(tempfile.gettempdir())) from error
+        log = self._folder / "log.txt"
+        try:
+            self._lock.acquire()
+            stream = open(log, "wb")  # noqa: SIM115
+        except OSError as error:
+            self._remove_folder()
+            raise output_error(error, log) from error
         folder = str(self._folder)
         # What the worker puts into the temporary folder goes with this one, however the worker ends.
         environment = {**environment, JOB_FOLDER: folder, "TMPDIR": folder, "TEMP": folder, "TMP": folder}
-        log = self._folder / "log.txt"
         try:
-            with open(log, "wb") as stream:
+            with stream:
                 self._process = subprocess.Popen(
                     list(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stream,
                     env=environment, **_apart(),
                 )  # fmt: skip
         except (OSError, ValueError) as error:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._remove_folder()
             reason = getattr(error, "strerror", None) or str(error)
             raise InterpreterError(
                 f"The Python {command[0]} cannot be started: {reason}.",
@@ -144,7 +158,30 @@ class WorkerProcess:
         with suppress(OSError):
             self._process.stdin.close()
         temporary.remove_listed(self._folder / JOURNAL)
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
+        self._lock.release()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def sweep() -> None:
+    """Remove what is left of jobs whose host and worker were both killed: their folders and unfinished results."""
+    try:
+        folders = list(Path(tempfile.gettempdir()).glob(f"{JOB_PREFIX}*"))
+    except OSError:
+        return
+    for folder in folders:
+        with suppress(OSError):
+            found = folder.lstat()
+            is_mine = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+            # A clock that was set back makes a folder look as if it came from the future.
+            is_fresh = 0 <= time.time() - found.st_mtime < _FRESH_S
+            lock = FileLock(folder / _LOCK)
+            if stat.S_ISDIR(found.st_mode) and is_mine and not is_fresh and lock.acquire():
+                temporary.remove_listed(folder / JOURNAL)
+                lock.release()
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _apart() -> dict[str, Any]:

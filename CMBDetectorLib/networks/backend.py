@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from CMBDetectorLib.errors import MissingPackageError, ModelError, OutOfMemoryError
+from CMBDetectorLib.errors import MissingPackageError, ModelError, OutOfMemoryError, is_out_of_memory
 
 
 def prefer_torch() -> None:
@@ -65,6 +65,7 @@ def prepare() -> None:
 
     Raises:
         MissingPackageError: Keras or its back end is not installed.
+        OutOfMemoryError: there is not even memory to load it.
     """
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -73,6 +74,8 @@ def prepare() -> None:
     try:
         import keras  # noqa: F401
     except ImportError as error:
+        if is_out_of_memory(error):
+            raise _no_memory() from error
         raise MissingPackageError(
             f"The package {error.name or 'tensorflow'} is not installed.", "Run: pip install cmbdetector"
         ) from error
@@ -95,6 +98,7 @@ def load(path: Path) -> Any:
 
     Raises:
         ModelError: the file is missing, damaged or no Keras model.
+        OutOfMemoryError: it does not fit into memory.
     """
     prepare()
     import keras
@@ -104,6 +108,8 @@ def load(path: Path) -> Any:
     except Exception as error:
         raise ModelError(f"The network {path.name} cannot be loaded.", "Install the model again.") from error
 
+        if is_out_of_memory(error):
+            raise _no_memory() from error
 
 def peak_rate(size: int = 4096) -> float:
     """Return the best rate of a float32 matrix product of ``size`` on this machine, in operations a second."""
@@ -124,10 +130,8 @@ def memory_guard() -> Iterator[None]:
     """Turn the back end's ways of saying "no memory" into an :class:`OutOfMemoryError`."""
     try:
         yield
-    except MemoryError as error:
-        raise _no_memory() from error
     except Exception as error:
-        if type(error).__name__ == "ResourceExhaustedError":
+        if is_out_of_memory(error):
             raise _no_memory() from error
         raise
 

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
+from CMBDetectorLib.errors import is_out_of_memory
 from CMBDetectorLib.preprocessing.shrinking import shrunk
 from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.volume import Volume, resample_onto, to_sitk
@@ -56,7 +57,10 @@ def correct_bias_field(scan: Volume, mask: Volume, progress: Progress | None = N
         try:
             _execute(filter_, small, inside, partial(_report, progress, done))
             log_field = resample_onto(scan, filter_.GetLogBiasFieldAsImage(small)).array
-        except RuntimeError:
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                # Another result for want of memory would be one that nobody can repeat.
+                raise
             return _uncorrected(scan, "N4 failed on this scan")
         if not np.isfinite(log_field).all():
             return _uncorrected(scan, "N4 failed on this scan")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import subprocess
@@ -15,7 +16,9 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
 from CMBDetectorLib.errors import CMBDetectorError, MissingPackageError, ModelError, OutOfMemoryError
+from CMBDetectorLib.files import output_error
 from CMBDetectorLib.models.hd_bet import package_version, weights_folder, weights_present
+from CMBDetectorLib.nifti import looks_whole
 from CMBDetectorLib.preprocessing.hd_bet_process import NOTE
 from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.volume import Volume, from_sitk, resample_onto, write_volume
@@ -76,6 +79,7 @@ def hd_bet_mask(
         MissingPackageError: HD-BET 2 is not installed.
         ModelError: its weights are missing or damaged.
         OutOfMemoryError: it needs more memory than there is.
+        OutputError: the disk of temporary files is full.
         CMBDetectorError: it failed for another reason.
     """
     check_hd_bet()
@@ -93,6 +97,9 @@ def hd_bet_mask(
         text = log.read_text(encoding="utf-8", errors="replace")
         if code != 0 or not result.is_file():
             raise _error(code, text)
+        if not looks_whole(result):
+            # ITK takes what a full disk has cut off for air.
+            raise output_error(OSError(errno.ENOSPC, ""), result)
         mask = from_sitk(sitk.ReadImage(str(result)) > 0)
     mask = mask.with_array(mask.array.astype(np.float32))
     return scan.with_array(resample_onto(scan, mask).array >= 0.5), _notes(text)

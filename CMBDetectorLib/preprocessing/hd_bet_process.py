@@ -13,7 +13,7 @@ import sys
 import threading
 from pathlib import Path
 
-from CMBDetectorLib.errors import CMBDetectorError, ModelError, OutOfMemoryError
+from CMBDetectorLib.errors import CMBDetectorError, ModelError, OutOfMemoryError, is_out_of_memory
 
 # The parent looks for lines with this mark in the log and shows them to the user.
 NOTE = "cmbdetector note: "
@@ -52,7 +52,7 @@ def _predict(options: argparse.Namespace) -> None:
             _predict_on(device, options, torch)
             return
         except (RuntimeError, MemoryError, NotImplementedError) as error:
-            memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in str(error).lower()
+            memory = is_out_of_memory(error) or "memory" in str(error).lower()
             if device != "cpu":
                 reason = "it ran out of memory" if memory else "it failed"
                 print(f"{error}\n{NOTE}HD-BET ran on the CPU, since {reason} on {device}.", file=sys.stderr)
@@ -70,7 +70,7 @@ def _predict_on(device: str, options: argparse.Namespace, torch: object) -> None
     try:
         predictor = hd_bet_prediction.get_hdbet_predictor(use_tta=options.tta, device=torch.device(device))
     except (*_UNLOADABLE, RuntimeError) as error:
-        if device != "cpu":
+        if device != "cpu" or is_out_of_memory(error):
             raise RuntimeError(str(error)) from error
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         raise ModelError("The weights of HD-BET cannot be loaded.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import logging
 import math
@@ -23,6 +24,7 @@ from CMBDetectorLib.errors import (
     MissingPackageError,
     OutOfMemoryError,
     OutputError,
+    is_out_of_memory,
 )
 from CMBDetectorLib.worker.commands import COMMANDS
 from CMBDetectorLib.worker.listeners import make_listener
@@ -58,8 +60,12 @@ def run(arguments: Sequence[str], events: int | None = None) -> int:
             return int(data.get("exit_code", 0))
         except (Exception, KeyboardInterrupt) as error:
             failure = _as_user_error(error)
-            if failure.exit_code == 1 or "--verbose" in arguments:
-                traceback.print_exc(file=sys.stderr)
+            # A host keeps them for who asks; wrong input and a wish to stop need no more than the sentence.
+            has_details = failure.exit_code not in (BadInputError.exit_code, CANCELLED)
+            if failure.exit_code == 1 or "--verbose" in arguments or (events is not None and has_details):
+                # The disk of the log may be the one that is full.
+                with contextlib.suppress(OSError):
+                    traceback.print_exc(file=sys.stderr)
             listener.error(failure)
             return failure.exit_code
 
@@ -114,7 +120,7 @@ def _as_user_error(error: BaseException) -> CMBDetectorError:
         return error
     if isinstance(error, KeyboardInterrupt):
         return Cancelled()
-    if isinstance(error, MemoryError):
+    if is_out_of_memory(error):
         return OutOfMemoryError("There is not enough memory for this.", "Close other programs, or use smaller scans.")
     if isinstance(error, ModuleNotFoundError):
         return MissingPackageError(

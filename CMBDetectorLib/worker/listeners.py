@@ -12,10 +12,13 @@ from types import TracebackType
 from typing import Any
 
 from CMBDetectorLib.errors import CMBDetectorError
+from CMBDetectorLib.processes import children_cpu_s
 from CMBDetectorLib.progress import Progress
 
 HEARTBEAT_S = 1.0
 _SHORTEST_STEP_S = 0.05
+# Looking for children means looking at every process of the computer.
+_BEATS_PER_LOOK = 10
 
 
 class Listener(Progress):
@@ -89,8 +92,13 @@ class EventStream(Listener):
         self._heart.join(timeout=2 * HEARTBEAT_S)
 
     def _beat(self) -> None:
+        beats, children_s = 0, 0.0
         while not self._stop.wait(HEARTBEAT_S):
-            self._send(event="heartbeat", elapsed_s=round(time.monotonic() - self._started, 1))
+            if beats % _BEATS_PER_LOOK == 0:
+                children_s = max(children_s, children_cpu_s())
+            beats += 1
+            used_s = round(time.process_time() + children_s, 2)
+            self._send(event="heartbeat", elapsed_s=round(time.monotonic() - self._started, 1), cpu_s=used_s)
 
     def _send(self, **event: Any) -> None:
         line = (json.dumps(event, ensure_ascii=True) + "\n").encode("ascii")

@@ -7,6 +7,8 @@ import argparse
 from CMBDetectorLib.preprocessing import hd_bet
 from CMBDetectorLib.progress import Progress
 
+LOW_MEMORY = "--low-memory"
+
 
 def add_brain_mask(parser: argparse.ArgumentParser, default: str = "auto") -> None:
     """Declare ``--brain-mask``."""
@@ -16,6 +18,15 @@ def add_brain_mask(parser: argparse.ArgumentParser, default: str = "auto") -> No
         metavar="HOW",
         help="hd-bet, simple, none, or a mask file on the scan's grid; auto: hd-bet where it is set up; "
         "dataset: the masks of the BIDS dataset (%(default)s)",
+    )
+
+
+def add_low_memory(parser: argparse.ArgumentParser) -> None:
+    """Declare :data:`LOW_MEMORY`."""
+    parser.add_argument(
+        LOW_MEMORY,
+        action="store_true",
+        help="search in small pieces from the start (else only once memory has run out)",
     )
 
 

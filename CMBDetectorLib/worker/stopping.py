@@ -26,6 +26,7 @@ JOB_PREFIX = "cmbd-job-"
 JOURNAL = "temporary.txt"
 _LOOK_S = 0.2
 _NICE = 10
+_leaving = threading.Lock()
 
 
 def follow_stdin(grace_s: float = GRACE_S) -> None:
@@ -61,6 +62,8 @@ def give_way() -> None:
 
 def leave(code: int) -> NoReturn:
     """Exit at once with ``code``: children, temporary files and the parent's folder for this run are removed."""
+    # Never released. Two threads removing one folder trip over each other, and the first to be done ends the other.
+    _leaving.acquire()
     try:
         kill_children()
         temporary.remove_all()

@@ -14,8 +14,11 @@ from CMBDetectorLib.detection.detector import Detector
 from CMBDetectorLib.detection.patches import cut_windows
 from CMBDetectorLib.detection.size import apparent_diameter
 from CMBDetectorLib.detection.tiles import plan_tiles
+from CMBDetectorLib.errors import OutOfMemoryError
 from CMBDetectorLib.models.versions import load_bundle
 from CMBDetectorLib.networks import backend, unet
+from CMBDetectorLib.progress import Progress
+from CMBDetectorLib.volume import Volume
 
 SPACING = (0.45, 0.45, 1.0)
 SMALL = {"kind": "unet", "stem": 8, "channels": [8, 16]}
@@ -179,3 +182,44 @@ def test_windows_are_centred_and_padded_with_no_brain():
     assert not windows[1, :10].any()
     assert windows[2, 10, 10, 8] == image[29, 29, 19]
     assert not windows[3].any()
+
+
+class _Short:
+    """A network in a computer that has memory for ``most`` voxels at once."""
+
+    def __init__(self, network, most):
+        self.network, self.most, self.refused = network, most, 0
+
+    def predict_on_batch(self, batch):
+        if batch.size > self.most:
+            self.refused += 1
+            raise type("ResourceExhaustedError", (RuntimeError,), {})("OOM when allocating tensor")
+        return self.network.predict_on_batch(batch)
+
+
+@pytest.mark.parametrize("inference", ["dense", "exact"])
+def test_without_memory_the_search_goes_on_in_small_pieces_once(networks, brain, monkeypatch, inference):
+    bundle = load_bundle()
+    cnns, cnn = [backend.load(path) for path, _ in bundle.networks("cnns")], bundle.networks("cnns")[0][1]
+    image, mask = (Volume(array[20:60, 20:60, 15:45], np.diag([*SPACING, 1.0])) for array in brain)
+    monkeypatch.setattr("CMBDetectorLib.detection.detector.LOW_MEMORY_VOXELS", 40_000)
+    sparing = Detector([], cnns, SMALL, cnn, low_memory=True)
+    sparing._folded = networks
+    expected = sparing.detect(image, mask, 0.01, inference)
+    assert len(expected.candidates) > 8
+    notes = []
+    progress = Progress()
+    progress.log = notes.append
+    most = 80_000
+    short = [_Short(network, most) for network in networks]
+    detector = Detector([], [_Short(network, 10 * 20 * 20 * 16) for network in cnns], SMALL, cnn)
+    detector._folded = short
+    found = detector.detect(image, mask, 0.01, inference, progress)
+    assert found.candidates == expected.candidates
+    assert sum(network.refused for network in short) == 1
+    assert len(notes) == 1
+    assert "smaller pieces" in notes[0]
+    # Once, and not for ever smaller.
+    detector._folded = [_Short(network, 1) for network in networks]
+    with pytest.raises(OutOfMemoryError, match="not enough memory"):
+        detector.detect(image, mask, 0.01, inference)

@@ -10,12 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from jobs import OWN, at_stage, family, follow, gone, program
 
 from CMBDetectorLib.gui.endings import explain
 from CMBDetectorLib.gui.interpreter import LIBRARY, Interpreter
@@ -26,7 +26,6 @@ from CMBDetectorLib.volume import Volume, read_volume, write_volume
 from CMBDetectorLib.worker.commands import simulate
 from CMBDetectorLib.worker.listeners import Listener
 
-OWN = Interpreter(Path(sys.executable))
 posix = pytest.mark.skipif(os.name == "nt", reason="scripts as programs, and signals, are POSIX")
 
 # A worker in whose main thread a library works that never looks up, with a result half written and a child.
@@ -51,45 +50,6 @@ with output_folder(Path(sys.argv[3]), ["*"]) as folder:
         except BaseException as error:
             print(repr(error), file=sys.stderr, flush=True)
 """
-
-
-def follow(
-    job: WorkerJob, until: Callable[[list[dict]], bool] = lambda events: False, seconds: float = 60
-) -> list[dict]:
-    """Poll ``job`` as the module's timer does until it is gone or ``until(events)``; return all events."""
-    events: list[dict] = []
-    end = time.monotonic() + seconds
-    while job.alive and not until(events):
-        assert time.monotonic() < end, f"no end in sight: {events[-3:]}"
-        events += job.poll()
-        time.sleep(0.02)
-    return events
-
-
-def at_stage(name: str) -> Callable[[list[dict]], bool]:
-    return lambda events: any(event.get("stage") == name for event in events)
-
-
-def family() -> list[psutil.Process]:
-    """Return the worker and everything it started."""
-    return psutil.Process().children(recursive=True)
-
-
-def gone(processes: list[psutil.Process], seconds: float) -> bool:
-    """Tell whether all of them end within the time; what nobody has fetched yet counts as ended."""
-    end = time.monotonic() + seconds
-    while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-def program(path: Path, body: str) -> Interpreter:
-    """Return an "interpreter" that runs ``body`` whatever its arguments (-m CMBDetectorLib ...) are."""
-    path.write_text(f"#!{sys.executable}\n{body}", encoding="utf-8")
-    path.chmod(0o755)
-    return Interpreter(path)
 
 
 @pytest.fixture(autouse=True)

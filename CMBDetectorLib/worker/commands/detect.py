@@ -23,7 +23,13 @@ from CMBDetectorLib.report.markups import write_markups
 from CMBDetectorLib.report.tables import write_candidate_table
 from CMBDetectorLib.volume import Volume, read_volume, write_volume
 from CMBDetectorLib.worker.listeners import Listener
-from CMBDetectorLib.worker.options import add_brain_mask, choose_brain_mask, likelihood_threshold, plain_name
+from CMBDetectorLib.worker.options import (
+    add_brain_mask,
+    add_low_memory,
+    choose_brain_mask,
+    likelihood_threshold,
+    plain_name,
+)
 
 if TYPE_CHECKING:
     from CMBDetectorLib.detection.detector import Detector, Found
@@ -55,6 +61,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--inference", choices=("dense", "exact"), default="dense", help="large tiles, or as the paper")
     parser.add_argument("--keep", default="", metavar="WHAT", help=f"also write, by commas: {', '.join(KEEP)}")
     parser.add_argument("--scan-name", type=plain_name, metavar="NAME", help="name in the results (the file's)")
+    add_low_memory(parser)
     parser.set_defaults(run=run)
 
 
@@ -105,7 +112,7 @@ def detect_scan(
         progress.report("stage 1")
         from CMBDetectorLib.detection.detector import Detector
 
-        detector = Detector.from_bundle(bundle)
+        detector = Detector.from_bundle(bundle, options.low_memory)
     stage1 = options.stage1_threshold if options.stage1_threshold is not None else _stage1(bundle, options.inference)
     found = detector.detect(made.image, made.mask, stage1, options.inference, progress)
     progress.report("report")
@@ -158,7 +165,7 @@ def _run_dataset(
     for number, case in enumerate(cases):
         output = options.output / case.id
         if not (output / "candidates.json").is_file():
-            detector = detector or Detector.from_bundle(bundle)
+            detector = detector or Detector.from_bundle(bundle, options.low_memory)
             part = Part(listener, "scans", number, len(cases))
             try:
                 detect_scan(
