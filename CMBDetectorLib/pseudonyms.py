@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import secrets
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from CMBDetectorLib import temporary
 from CMBDetectorLib.user_data import data_folder
 
 SALT = "pseudonyms.salt"
 _BYTES = 32
+# Whoever names files by BIDS has given the patients numbers.
+_BIDS = re.compile(r"sub-[A-Za-z0-9]+(_[a-z]+-[A-Za-z0-9]+)*_(swi|SWI|GRE|T2starw|T2S|T2w|T1w|FLAIR)\.nii(\.gz)?")
 
 
 def pseudonym(kind: str, text: str) -> str:
@@ -27,6 +32,16 @@ def pseudonym(kind: str, text: str) -> str:
     """
     digest = hmac.new(_salt(data_folder()), text.encode("utf-8", "surrogatepass"), "sha256").hexdigest()
     return f"{kind}-{digest[:12]}"
+
+
+def neutral_name(source: Mapping[str, Any]) -> str:
+    """Return what results call the scan that ``source`` (of a volume) describes.
+
+    File names of BIDS and the names that DICOM series have here stay; other files may be called after the patient, and
+    get a pseudonym.
+    """
+    name = str(source.get("name") or "scan")
+    return name if source.get("kind") != "file" or _BIDS.fullmatch(name) else pseudonym("scan", name)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from CMBDetectorLib.errors import CMBDetectorError
 from CMBDetectorLib.gui import preferences
 from CMBDetectorLib.gui.candidates_node import MASK_ROLE, CandidatesNode
 from CMBDetectorLib.gui.detection import Progress, Settings
+from CMBDetectorLib.gui.plain_text import plain_tip
 from CMBDetectorLib.models.bundle import DEFAULT_MODEL, RESOURCES, read_card
 from CMBDetectorLib.models.registry import Registry
 from CMBDetectorLib.models.versions import Version, all_versions, bundled_versions, find_version
@@ -310,11 +312,12 @@ class DetectPanel:
             folder = Path(model) if Path(model).is_absolute() else find_version(model).folder
             card = read_card(folder)
             told = f"{card['training_data']} "
-            self.ui.modelCombo.toolTip = f"{card['name']} {card['version']}: {card['description']}"
+            self.ui.modelCombo.toolTip = plain_tip(f"{card['name']} {card['version']}: {card['description']}")
         except CMBDetectorError as error:
             told = f"{error.message} "
-            self.ui.modelCombo.toolTip = f"{error.message} {error.hint}"
-        self.ui.noticeLabel.text = f"<small>{told}<b>{_('Not for clinical use.')}</b></small>"
+            self.ui.modelCombo.toolTip = plain_tip(f"{error.message} {error.hint}")
+        # A stranger's card may hold anything, also what would hide the words after it.
+        self.ui.noticeLabel.text = f"<small>{escape(told)}<b>{_('Not for clinical use.')}</b></small>"
 
 
 def known_models() -> list[Version]:

@@ -15,6 +15,7 @@ from CMBDetectorLib.gui import preferences
 from CMBDetectorLib.gui.commands import Commands, sentence
 from CMBDetectorLib.gui.comparison_view import ComparisonView, OnPlace
 from CMBDetectorLib.gui.endings import JobError
+from CMBDetectorLib.gui.plain_text import plain_tip
 from CMBDetectorLib.models.bundle import RESOURCES
 from CMBDetectorLib.models.companions import COMPARISON, read_comparison
 
@@ -173,7 +174,7 @@ class ModelPanel:
         for row, model in enumerate(self.models):
             for column, text in enumerate(_texts(model)):
                 item = qt.QTableWidgetItem(text)
-                item.setToolTip(text)
+                item.setToolTip(plain_tip(text))
                 table.setItem(row, column, item)
         line = table.fontMetrics().height() + 6
         table.setFixedHeight(line * (min(max(len(self.models), 2), 8) + 1) + 12)

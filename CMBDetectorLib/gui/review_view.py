@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 from CMBDetectorLib.gui.candidate_card import CandidateCard
 from CMBDetectorLib.gui.candidate_table import CandidateTable
 from CMBDetectorLib.gui.keys import KeyTable
+from CMBDetectorLib.gui.plain_text import plain_tip
 from CMBDetectorLib.gui.review_session import ReviewSession
 from CMBDetectorLib.gui.score_slider import ScoreSlider
 from CMBDetectorLib.gui.verdict_buttons import Possible, VerdictButtons
@@ -98,7 +99,7 @@ class ReviewView:
         known = {key: html.escape(model.get(key) or "?") for key in ("name", "version", "checksum")}
         known["checksum"] = known["checksum"][:12]
         label.text = f"<small>{words.format(**known)}</small>"
-        label.toolTip = "\n".join(model[key] for key in ("checksum", "training_data") if model.get(key))
+        label.toolTip = plain_tip("\n".join(model[key] for key in ("checksum", "training_data") if model.get(key)))
 
     def show_changed(self, session: ReviewSession, key: str) -> None:
         """Show what was done to the finding ``key``."""

@@ -13,6 +13,7 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk
 
 from CMBDetectorLib.errors import BadInputError
+from CMBDetectorLib.files import harmless_cell
 from CMBDetectorLib.gui.candidates_node import MASK_ROLE, CandidatesNode, place_beside
 from CMBDetectorLib.gui.scan_node import scan_volume
 from CMBDetectorLib.volume import Volume, from_sitk
@@ -121,7 +122,8 @@ def show_table(name: str, columns: Sequence[str], rows: Sequence[Mapping[str, An
             cells = vtk.vtkDoubleArray()
         else:
             cells = vtk.vtkStringArray()
-            values = ["" if v is None else str(v) for v in values]
+            # The application saves tables as files for spreadsheets.
+            values = ["" if v is None else harmless_cell(str(v)) for v in values]
         cells.SetName(column)
         for value in values:
             cells.InsertNextValue(value)

@@ -9,7 +9,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from CMBDetectorLib.errors import ModelError
 from CMBDetectorLib.files import output_folder
@@ -23,6 +23,8 @@ REQUIRED = ("dataset.json", "plans.json", CHECKPOINT)
 _LARGEST_BYTES = 4 * 1024**3
 # What an nnU-Net model folder may hold; anything else is not replaced.
 _MINE = ("*.json", "*.txt", "*.png", "*.pkl", "fold_*")
+# What nnU-Net imports and calls by the names in plans.json may be networks and their parts, nothing else.
+_IMPORTED = ("dynamic_network_architectures.architectures.", "torch.nn.")
 _HINT = "Download the HD-BET 2 weights again, or use --brain-mask simple."
 
 
@@ -68,8 +70,7 @@ def install_weights(zip_or_folder: Path | str) -> Path:
     """Install the weights of HD-BET 2 from the published archive, or from a folder unpacked from it.
 
     The three files HD-BET reads are checked and copied beside the target first, so that weights already there stay
-    whole whatever goes wrong. Loading a checkpoint runs code that it may contain: install only what comes from the
-    authors of HD-BET.
+    whole whatever goes wrong.
 
     Returns:
         The folder of the weights.
@@ -153,6 +154,37 @@ def _check(folder: Path, label: str) -> None:
             data = None
         if not isinstance(data, dict) or key not in data:
             raise ModelError(f"{label} is no HD-BET 2 model: its {name} is damaged.", _HINT)
+        _check_names(data, label)
     # torch.save writes a zip; a torn one lacks the directory at its end.
     if not zipfile.is_zipfile(folder / CHECKPOINT):
         raise ModelError(f"{label} is no HD-BET 2 model: its checkpoint is damaged.", _HINT)
+
+
+def check_plans(folder: Path) -> None:
+    """Refuse weights in ``folder`` whose plans would have nnU-Net call anything but parts of networks.
+
+    Raises:
+        ModelError: they would, or are damaged.
+    """
+    try:
+        plans = json.loads((folder / "plans.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError("The weights of HD-BET are damaged: plans.json.", _HINT) from error
+    _check_names(plans, "The weights of HD-BET")
+
+
+def _check_names(data: Any, label: str) -> None:
+    waiting = [data]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            waiting += part.values()
+            called = [part.get("network_class_name")]
+            arguments = part.get("arch_kwargs")
+            imported = part.get("_kw_requires_import")
+            if isinstance(arguments, dict) and isinstance(imported, list):
+                called += [arguments.get(str(name)) for name in imported]
+            if not all(name is None or (isinstance(name, str) and name.startswith(_IMPORTED)) for name in called):
+                raise ModelError(f"{label} would run something else than a network.", _HINT)

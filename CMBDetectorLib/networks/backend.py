@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from CMBDetectorLib.errors import MissingPackageError, ModelError, OutOfMemoryError, is_out_of_memory
+from CMBDetectorLib.models.keras_file import check_network
 
 
 def prefer_torch() -> None:
@@ -94,22 +95,24 @@ def set_seed(seed: int) -> None:
 
 
 def load(path: Path) -> Any:
-    """Return the Keras model saved at ``path``, for inference; code inside the file is never run (safe mode).
+    """Return the Keras model saved at ``path``, for inference; code inside the file is never run.
 
     Raises:
-        ModelError: the file is missing, damaged or no Keras model.
+        ModelError: the file is missing, damaged or holds more than networks of this program.
         OutOfMemoryError: it does not fit into memory.
     """
     prepare()
     import keras
 
+    # Safe mode alone was got round before; of a model given by its folder nobody has looked at the inside yet.
+    check_network(path)
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
-        raise ModelError(f"The network {path.name} cannot be loaded.", "Install the model again.") from error
-
         if is_out_of_memory(error):
             raise _no_memory() from error
+        raise ModelError(f"The network {path.name} cannot be loaded.", "Install the model again.") from error
+
 
 def peak_rate(size: int = 4096) -> float:
     """Return the best rate of a float32 matrix product of ``size`` on this machine, in operations a second."""

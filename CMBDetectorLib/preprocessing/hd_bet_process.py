@@ -12,8 +12,10 @@ import pickle
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 from CMBDetectorLib.errors import CMBDetectorError, ModelError, OutOfMemoryError, is_out_of_memory
+from CMBDetectorLib.models.hd_bet import check_plans
 
 # The parent looks for lines with this mark in the log and shows them to the user.
 NOTE = "cmbdetector note: "
@@ -37,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     # nnU-Net, which reads this when imported, would start 8 threads for each step on any machine.
     os.environ.update({"nnUNet_def_n_proc": str(_processors())})
     try:
+        check_plans(options.weights)
         _predict(options)
     except CMBDetectorError as error:
         print(error.message, file=sys.stderr)
@@ -47,6 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _predict(options: argparse.Namespace) -> None:
     import torch
 
+    _allow_numbers_only(torch)
     for device in _devices(options.device, torch):
         try:
             _predict_on(device, options, torch)
@@ -62,7 +66,26 @@ def _predict(options: argparse.Namespace) -> None:
                 raise
 
 
-def _predict_on(device: str, options: argparse.Namespace, torch: object) -> None:
+def _allow_numbers_only(torch: Any) -> None:
+    """Let a checkpoint hold numbers and texts: nnU-Net would run whatever program is hidden in one (a pickle)."""
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
+        # It cannot be told what else to let in, and would refuse every checkpoint of nnU-Net.
+        return
+    os.environ.pop("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", None)
+    # It overrules the weights_only=False that nnU-Net asks for.
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    import numpy as np
+    from numpy._core import multiarray
+
+    # nnU-Net's checkpoints hold its log: numbers of numpy, which torch does not know by itself.
+    kinds = {type(np.dtype(kind)) for kind in "?bBhHiIlLqQefdU"}
+    parts = [(multiarray.scalar, "scalar"), (multiarray._reconstruct, "_reconstruct")]
+    named = [(part, f"{module}.{name}") for module in ("numpy.core.multiarray", "numpy._core.multiarray")
+             for part, name in parts]  # fmt: skip
+    torch.serialization.add_safe_globals([np.dtype, np.ndarray, *kinds, *named])
+
+
+def _predict_on(device: str, options: argparse.Namespace, torch: Any) -> None:
     from HD_BET import hd_bet_prediction
 
     # The folder is a constant of the package; get_hdbet_predictor reads it from its own module.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,12 @@ MOST_CARDS = 200
 
 
 def write_detection_report(
-    path: Path | str, detection: Detection, scan: Volume, notes: Sequence[str] = (), provenance: str = ""
+    path: Path | str,
+    detection: Detection,
+    scan: Volume,
+    notes: Sequence[str] = (),
+    provenance: str = "",
+    names: Mapping[str, str] | None = None,
 ) -> None:
     """Write ``detection`` as one self-contained HTML file with pictures of each shown candidate.
 
@@ -28,6 +33,7 @@ def write_detection_report(
         scan: the scan as stored (pictures are taken from it, positions are RAS mm of it).
         notes: sentences the reader should know, for instance that the scan was resampled.
         provenance: one sentence naming program and date.
+        names: of patient or file, by what they are; nothing else in the report names either.
 
     Raises:
         OutputError: it cannot be written.
@@ -36,6 +42,7 @@ def write_detection_report(
     body = [
         "<h1>Microbleed candidates</h1>",
         paragraph(name, "faint"),
+        *([definitions(names.items())] if names else []),
         banner([detection.model]),
         paragraph(_found(detection), "lead"),
         *[paragraph(note) for note in notes],

@@ -246,6 +246,7 @@ def test_missing_weights_are_a_model_error_and_nothing_is_fetched(target):
 
 
 def test_a_child_without_parent_ends_itself(tmp_path):
+    (tmp_path / "plans.json").write_text("{}")
     command = [sys.executable, "-m", "CMBDetectorLib.preprocessing.hd_bet_process", "in", "out"]
     command += ["--weights", str(tmp_path), "--stop-with-stdin"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)

@@ -94,11 +94,11 @@ def test_a_network_with_code_in_it_is_refused(tmp_path):
 
     inputs = keras.Input((2,))
     keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs)).save(tmp_path / "evil.keras")
-    with pytest.raises(ModelError, match=r"evil\.keras cannot be loaded"):
+    with pytest.raises(ModelError, match=r"evil\.keras holds a Lambda layer"):
         backend.load(tmp_path / "evil.keras")
 
 
 def test_a_damaged_network_is_refused(tmp_path):
     (tmp_path / "unet.keras").write_bytes(b"no zip")
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match=r"unet\.keras is not a complete zip"):
         backend.load(tmp_path / "unet.keras")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import CMBDetectorLib
 from CMBDetectorLib.candidate import Detection, write_detection
 from CMBDetectorLib.datasets.bids import Case, read_dataset
+from CMBDetectorLib.dicom import patient
 from CMBDetectorLib.errors import BadInputError, Cancelled, CMBDetectorError
 from CMBDetectorLib.files import check_output_folder, output_folder, write_json
 from CMBDetectorLib.models.bundle import Bundle
@@ -18,6 +19,7 @@ from CMBDetectorLib.models.registry import default_bundle
 from CMBDetectorLib.models.versions import load_bundle
 from CMBDetectorLib.preprocessing.pipeline import Preprocessed, preprocess, preprocessing_stages
 from CMBDetectorLib.progress import Part, Progress
+from CMBDetectorLib.pseudonyms import neutral_name
 from CMBDetectorLib.report.html import write_detection_report
 from CMBDetectorLib.report.markups import write_markups
 from CMBDetectorLib.report.tables import write_candidate_table
@@ -59,9 +61,14 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--threshold", type=likelihood_threshold, help="least score of a shown candidate (0-1)")
     parser.add_argument("--stage1-threshold", type=likelihood_threshold, help="least likelihood of a candidate (0-1)")
     parser.add_argument("--inference", choices=("dense", "exact"), default="dense", help="large tiles, or as the paper")
-    parser.add_argument("--keep", default="", metavar="WHAT", help=f"also write, by commas: {', '.join(KEEP)}")
-    parser.add_argument("--scan-name", type=plain_name, metavar="NAME", help="name in the results (the file's)")
     add_low_memory(parser)
+    parser.add_argument("--keep", default="", metavar="WHAT", help=f"also write, by commas: {', '.join(KEEP)}")
+    parser.add_argument("--scan-name", type=plain_name, metavar="NAME", help="name in the results (a pseudonym)")
+    parser.add_argument(
+        "--show-names",
+        action="store_true",
+        help="name the patient (of DICOM) or the file in report.html, and only there",
+    )
     parser.set_defaults(run=run)
 
 
@@ -119,7 +126,8 @@ def detect_scan(
     shown = options.threshold if options.threshold is not None else bundle.thresholds["shown"]
     described = {
         **scan.source,
-        **({"name": options.scan_name} if options.scan_name else {}),
+        # Files are called after patients; what is wanted in the results has to be said.
+        "name": options.scan_name or neutral_name(scan.source),
         "shape": list(scan.shape),
         "spacing_mm": [round(s, 5) for s in scan.spacing],
         "orientation": scan.orientation,
@@ -132,19 +140,32 @@ def detect_scan(
         "notes": made.notes,
     }
     detection = Detection(described, bundle.provenance(), settings, found.candidates, progress.seconds())
-    _write(output, detection, scan, made, found, keep)
+    _write(output, detection, scan, made, found, keep, _names(path) if options.show_names else {})
     progress.report("report", 1, 1)
     return detection
 
 
-def _write(output: Path, detection: Detection, scan: Volume, made: Preprocessed, found: Found, keep: set[str]) -> None:
+def _names(path: Path) -> dict[str, str]:
+    """Return what a person calls the scan: of DICOM name, id and birth date of the patient."""
+    return patient(path) if path.is_dir() else {"file": path.name}
+
+
+def _write(
+    output: Path,
+    detection: Detection,
+    scan: Volume,
+    made: Preprocessed,
+    found: Found,
+    keep: set[str],
+    names: Mapping[str, str],
+) -> None:
     with output_folder(output, RESULT_FILES) as folder:
         write_detection(folder / "candidates.json", detection)
         write_candidate_table(folder / "candidates.csv", detection)
         write_markups(folder / "candidates.mrk.json", detection)
         version = f"cmbdetector {CMBDetectorLib.__version__}"
         provenance = f"Made by {version} on {datetime.date.today().isoformat()}."
-        write_detection_report(folder / "report.html", detection, scan, made.notes, provenance)
+        write_detection_report(folder / "report.html", detection, scan, made.notes, provenance, names)
         kept = {"preprocessed": made.image, "likelihood": found.likelihood, "brain-mask": made.brain_mask}
         kept["brain-mask-raw"] = made.brain_mask
         for name in keep:
