@@ -124,5 +124,5 @@ def read_detection(path: Path | str) -> Detection:
         return Detection.from_json(data)
     except FileNotFoundError as error:
         raise BadInputError(f"There is no file {path}.", "Run the detection first.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise BadInputError(f"{path} is not a candidate list.", "Run the detection again.") from error

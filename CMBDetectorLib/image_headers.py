@@ -13,12 +13,16 @@ from pathlib import Path
 from CMBDetectorLib.errors import BadInputError
 
 TEXT_HEADERS = (".nrrd", ".nhdr", ".mha", ".mhd")
+_NRRD = (".nrrd", ".nhdr")
 MOST_VOXELS = 1 << 29
 """About 800 along each axis; a head at 0.25 mm has 400 million."""
 
 # gzip packs at most 1032 bytes into one.
 _MOST_PACKED = 1100
 _LARGEST_HEADER = 1 << 20
+# ITK's reader of NRRD writes behind its buffer, and crashes, over a field of 1000 bytes that it does not understand;
+# comments and "key:=value" may be longer.
+_LONGEST_FIELD = 500
 _DAMAGED = "The file is damaged or was made to do harm; export the scan again."
 _DATA_FILE = re.compile(r"\s*(?:data ?file\s*:|elementdatafile\s*=)\s*(.*)", re.IGNORECASE)
 # Numbered files: a pattern for printf, and the numbers.
@@ -53,11 +57,17 @@ def check_stored(path: Path, size: Sequence[int]) -> None:
 
 
 def check_data_files(path: Path) -> None:
-    """Refuse a NRRD or MetaImage file whose voxels lie in a file that is not beside it.
+    """Refuse a NRRD or MetaImage file whose voxels lie in a file that is not beside it, or whose fields are endless.
 
     Raises:
-        BadInputError: it names another folder, a link out of its own, or something that is no file.
+        BadInputError: it names another folder, a link out of its own, or something that is no file; a line of a NRRD
+            header is longer than any field.
     """
+    head = _head(path) if path.name.lower().endswith(_NRRD) else b""
+    if head.startswith(b"NRRD"):
+        for line in _header_lines(head):
+            if len(line) > _LONGEST_FIELD and not line.startswith("#") and ":=" not in line:
+                raise BadInputError(f"{path.name} is damaged: its header makes no sense.", _DAMAGED)
     folder = path.parent.resolve()
     for file in _data_files(path):
         is_beside = file.resolve().is_relative_to(folder)
@@ -72,12 +82,7 @@ def _data_files(path: Path) -> list[Path]:
     """Return the other files that the text header of ``path`` names; numbered ones as they are found."""
     if not path.name.lower().endswith(TEXT_HEADERS):
         return []
-    try:
-        with open(path, "rb") as stream:
-            head = stream.read(_LARGEST_HEADER)
-    except OSError:
-        return []
-    lines = _header_lines(head)
+    lines = _header_lines(_head(path))
     for number, line in enumerate(lines):
         found = _DATA_FILE.fullmatch(line)
         if not found:
@@ -88,6 +93,14 @@ def _data_files(path: Path) -> list[Path]:
         names = lines[number + 1 :] if value.upper().split(" ")[0] == "LIST" else [value]
         return [file for name in names if name.strip() for file in _named(path.parent, name.strip())]
     return []
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(_LARGEST_HEADER)
+    except OSError:
+        return b""
 
 
 def _header_lines(head: bytes) -> list[str]:

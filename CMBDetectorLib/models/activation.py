@@ -62,7 +62,7 @@ def read_state(registry: Path) -> State:
         return State(_parsed(data["active"]), [_parsed(record) for record in data["before"]])
     except (FileNotFoundError, NotADirectoryError):
         return State()
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(
             f"It is not known which model is active: {registry / ACTIVE} is damaged or cannot be read.",
             "Activate one again (cmbdetector models activate NAME), or name one with --model.",

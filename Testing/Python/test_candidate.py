@@ -133,3 +133,10 @@ def test_listener_may_cancel_from_within():
     with pytest.raises(Cancelled):
         part.report("inner", 2, 1000)
     assert caught.value.exit_code == 6
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, '{"schema": 1, "a": ' + '{"a":' * 3000, "null", "[]"])
+def test_what_is_nested_too_deeply_or_no_list_is_refused(tmp_path, text):
+    (tmp_path / "candidates.json").write_text(text)
+    with pytest.raises(BadInputError, match="is not a candidate list"):
+        read_detection(tmp_path / "candidates.json")

@@ -178,7 +178,13 @@ def test_other_networks_under_the_name_of_the_active_model_are_noticed(three, tm
     assert three.load().reference == "local@1"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 9}', '{"schema": 1, "active": {"time": 1}, "before": []}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", '{"schema": 9}', '{"schema": 1, "active": {"time": 1}, "before": []}',
+        '{"schema": 1, "active": null, "before": []}', "[" * 5000,
+    ],
+)  # fmt: skip
 def test_a_damaged_record_of_the_active_model_is_told_and_mended(three, text):
     three.activate("local@1")
     (three.folder / ACTIVE).write_text(text)

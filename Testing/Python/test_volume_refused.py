@@ -1,7 +1,10 @@
 """Scans that cannot be used are refused with one sentence, a hint and exit code 2; odd but good ones are read."""
 
 import gzip
+import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import nibabel
@@ -231,3 +234,23 @@ def test_real_scan_with_three_echoes(tmp_path):
     echo = read_volume(tmp_path / "echo2.nii.gz")
     np.testing.assert_array_equal(echo.array, image.get_fdata(dtype=np.float32)[..., 1])
     np.testing.assert_allclose(echo.ijk_to_ras, image.affine, atol=1e-3)
+
+
+@pytest.mark.parametrize("field", ['{"a":' * 300, "units: " + '"q' * 600])
+def test_a_field_that_would_crash_itk_is_refused_unread(tmp_path, field):
+    """In a process of its own, since what is refused here was a segmentation fault."""
+    write_volume(tmp_path / "good.nrrd", Volume(np.arange(4096, dtype=np.float32).reshape(16, 16, 16), np.eye(4)))
+    head, voxels = (tmp_path / "good.nrrd").read_bytes().split(b"\n\n", 1)
+    for name, line in (("bad", field), ("long", "# " + "c" * 5000 + "\nkey:=" + "v" * 5000)):
+        (tmp_path / f"{name}.nrrd").write_bytes(head + b"\n" + line.encode() + b"\n\n" + voxels)
+    code = (
+        "import sys\nfrom CMBDetectorLib.errors import BadInputError\nfrom CMBDetectorLib.volume import read_volume\n"
+        "print(read_volume(sys.argv[2]).shape)\n"
+        "try:\n    read_volume(sys.argv[1])\nexcept BadInputError as error:\n    print(error.message)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "bad.nrrd", tmp_path / "long.nrrd"], capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["(16, 16, 16)", "bad.nrrd is damaged: its header makes no sense."]
