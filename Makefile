@@ -5,7 +5,7 @@ ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 endif
 
-.PHONY: demo test lint format clean benchmark gui screenshots gui
+.PHONY: demo test chaos lint format clean benchmark gui screenshots gui
 
 # HD-BET brings PyTorch, several hundred MB: it is installed in CI, and elsewhere with `make HD_BET=1 …`.
 ifeq ($(CI),true)
@@ -47,6 +47,10 @@ lint: .venv/ready
 format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Kills, full disks, damage: ten minutes, a table of losses in docs/chaos.md. make chaos ONLY=disks runs a part.
+chaos: .venv/ready
+	$(BIN)/python Testing/Chaos $(if $(ONLY),--only $(ONLY),--table docs/chaos.md) $(if $(SEED),--seed $(SEED))
 
 benchmark: .venv/ready
 	$(BIN)/python benchmarks/inference.py

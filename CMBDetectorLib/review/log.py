@@ -165,9 +165,16 @@ class FoundReview:
 
 
 def find_reviews(root: Path | str, key: str) -> list[FoundReview]:
-    """Return the reviews of the scan ``key`` under ``root``, newest change first, unreadable ones last."""
-    # A dot: a header whose writing was cut short.
-    paths = [path for path in sorted((Path(root) / key).glob("*.jsonl")) if not path.name.startswith(".")]
+    """Return the reviews of the scan ``key`` under ``root``, newest change first, unreadable ones last.
+
+    Raises:
+        BadInputError: the folder may not be read.
+    """
+    try:
+        # A dot: a header whose writing was cut short.
+        paths = [path for path in sorted((Path(root) / key).glob("*.jsonl")) if not path.name.startswith(".")]
+    except OSError as error:
+        raise BadInputError(f"The folder of reviews {root} cannot be read.", "Check its permissions.") from error
     found = [_describe(path) for path in paths]
     return sorted(found, key=lambda review: (review.last_change, review.started), reverse=True)
 

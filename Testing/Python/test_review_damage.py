@@ -315,10 +315,12 @@ def test_a_read_only_folder():
         _, log = sitting(folder)
         os.chmod(folder, 0o755)
         os.chmod(log.path.parent, 0o555)
+        os.makedirs(f"{folder}/closed/{KEY}")
+        os.chmod(f"{folder}/closed", 0o000)
         code = f"""
             import os, sys
             from reviews import review
-            from CMBDetectorLib.errors import OutputError
+            from CMBDetectorLib.errors import BadInputError, OutputError
             from CMBDetectorLib.review.log import ReviewLog, find_reviews, read_review, resume
             if os.geteuid() == 0:
                 os.seteuid(65534)
@@ -328,11 +330,17 @@ def test_a_read_only_folder():
                 except OutputError as error:
                     print(error.message)
             print(len(read_review(find_reviews(sys.argv[1], {KEY!r})[0].path).findings))
+            try:
+                find_reviews(sys.argv[1] + "/closed", {KEY!r})
+            except BadInputError as error:
+                print(error.message)
         """
         lines = python(code, folder, log.path).communicate()[0].splitlines()
         os.chmod(log.path.parent, 0o755)
-    assert ["permission denied" in line for line in lines] == [True, True, False]
+        os.chmod(f"{folder}/closed", 0o755)
+    assert ["permission denied" in line for line in lines] == [True, True, False, False]
     assert lines[2] == "4"
+    assert "closed cannot be read." in lines[3]
 
 
 def test_create_that_fails_leaves_nothing(tmp_path, monkeypatch):
