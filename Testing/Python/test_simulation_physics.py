@@ -138,7 +138,10 @@ def test_varied_protocols_differ_and_stay_within_reason(name: str) -> None:
             assert 216 < one.shape[0] * one.spacing_mm[0] < 237
             assert one.shape[2] * one.spacing_mm[2] > 0.99 * base.shape[2] * base.spacing_mm[2]
     assert 0.15 < np.mean([one.mixed for one in found]) < 0.45
-    assert {one.zero_filling for one in found} == {1.0, 1.3, 1.5, 2.0}
+    # Nobody acquires voxels beyond 1.3 mm in plane to store them finer.
+    assert all(one.zero_filling == 1 or one.zero_filling * one.spacing_mm[0] <= 1.3 for one in found)
+    finest = 0.85 * base.spacing_mm[0]
+    assert {one.zero_filling for one in found} == {n for n in (1.0, 1.3, 1.5, 2.0) if n == 1 or n * finest < 1.3}
     # Of the families' two images each also comes as the other one.
     assert {one.phase_power > 0 for one in found} == {True, False}
 
