@@ -38,7 +38,8 @@ _LONGEST_EXTENT_MM = 600.0
 class Volume:
     """A 3D image: ``array`` with axes (i, j, k) and the affine ``ijk_to_ras`` (4x4, mm, voxel centres at integers).
 
-    ``source`` describes where it came from: ``kind``, file ``name``, perhaps a ``note`` for the user; no patient data.
+    ``source`` describes where it came from: ``kind``, file ``name``, perhaps a ``note`` for the user, of a resampled
+    scan its own voxels (:func:`stored_spacing`); no patient data.
     """
 
     array: np.ndarray
@@ -147,6 +148,17 @@ def to_sitk(volume: Volume) -> sitk.Image:
     image = sitk.GetImageFromArray(np.ascontiguousarray(array.transpose(2, 1, 0)))
     _set_geometry(image.SetOrigin, image.SetSpacing, image.SetDirection, volume)
     return image
+
+
+def with_stored_spacing(image: Volume, scan: Volume) -> Volume:
+    """Return ``image`` (canonical axes), which was resampled from ``scan``, with the voxel size of the latter noted."""
+    return Volume(image.array, image.ijk_to_ras, {**image.source, "stored_mm": list(scan.canonical().spacing)})
+
+
+def stored_spacing(image: Volume) -> tuple[float, float, float]:
+    """Return the voxel size in mm along i, j, k of ``image`` that its scan was stored with; its own where unknown."""
+    i, j, k = image.source.get("stored_mm", image.spacing)
+    return float(i), float(j), float(k)
 
 
 def from_sitk(image: sitk.Image, source: dict[str, Any] | None = None) -> Volume:

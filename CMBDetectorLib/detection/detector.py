@@ -21,7 +21,7 @@ from CMBDetectorLib.networks import backend, unet
 from CMBDetectorLib.networks.catalogue import window
 from CMBDetectorLib.networks.cnn import DEFAULT_CNN
 from CMBDetectorLib.progress import Progress
-from CMBDetectorLib.volume import Volume
+from CMBDetectorLib.volume import Volume, stored_spacing
 
 Inference = Literal["dense", "exact"]
 _PATCHES_PER_BATCH = 64
@@ -160,7 +160,7 @@ class Detector:
         progress = progress or Progress()
         likelihood = self.likelihood(image, mask, inference, progress)
         progress.report("stage 2")
-        peaks = find_peaks(likelihood.array, image.spacing, stage1_threshold)
+        peaks = find_peaks(likelihood.array, image.spacing, stage1_threshold, stored_spacing(image))
         scores = self.discriminate(image.array, peaks.ijk, progress)
         candidates = [
             _candidate(image, mask, peaks, number, float(scores[number])) for number in range(len(peaks.likelihood))

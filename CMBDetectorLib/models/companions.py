@@ -27,7 +27,7 @@ _MOST_WINDOWS = 2000
 _MOST_CENTRES = 20_000
 _LARGEST = {REPLAY: 256 << 20, COMPARISON: 16 << 20, PLOT: 16 << 20}
 _PNG = b"\x89PNG\r\n\x1a\n"
-_ARRAYS = {"windows": "u1", "labels": "u1", "centres": "f4", "counts": "i4"}
+_ARRAYS = {"windows": "u1", "labels": "u1", "centres": "f4", "counts": "i4", "stored_mm": "f4"}
 
 
 def check_companion(path: Path) -> None:
@@ -66,7 +66,8 @@ def read_comparison(path: Path) -> dict[str, Any]:
 
 def read_replay(path: Path) -> dict[str, np.ndarray]:
     """Return the arrays of a ``replay.npz``: ``windows`` (n, 64, 64, 24) uint8, ``labels`` (n,) uint8 (1: centred on
-    a microbleed), ``centres`` (m, 3) float32 (all microbleeds of all windows, voxels of theirs), ``counts`` (n,) int32.
+    a microbleed), ``centres`` (m, 3) float32 (all microbleeds of all windows, voxels of theirs), ``counts`` (n,) int32,
+    ``stored_mm`` (n, 3) float32 (voxels of each window's scan).
 
     Headers are looked at before anything is unpacked; nothing in the file is ever run.
 
@@ -84,6 +85,8 @@ def read_replay(path: Path) -> dict[str, np.ndarray]:
         fits = shapes["windows"] == (count, *WINDOW) and shapes["counts"] == (count,) and 1 <= count <= _MOST_WINDOWS
         if not fits or shapes["labels"] != (count,) or shapes["centres"][1:] != (3,):
             raise ValueError("shapes")
+        if shapes["stored_mm"] != (count, 3):
+            raise ValueError("shapes")
         if shapes["centres"][0] > _MOST_CENTRES:
             raise ValueError("too many centres")
         with np.load(path, allow_pickle=False) as saved:
@@ -91,6 +94,8 @@ def read_replay(path: Path) -> dict[str, np.ndarray]:
         if (arrays["counts"] < 0).any() or int(arrays["counts"].sum(dtype=np.int64)) != len(arrays["centres"]):
             raise ValueError("counts")
         if not np.isfinite(arrays["centres"]).all() or arrays["labels"].max() > 1:
+            raise ValueError("values")
+        if not ((arrays["stored_mm"] > 0) & (arrays["stored_mm"] < 100)).all():
             raise ValueError("values")
         return arrays
     # The header of an array is Python's notation: whatever its parser says of a made-up one.

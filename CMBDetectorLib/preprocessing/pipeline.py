@@ -16,7 +16,7 @@ from CMBDetectorLib.preprocessing.hd_bet import hd_bet_mask
 from CMBDetectorLib.preprocessing.normalisation import normalise
 from CMBDetectorLib.preprocessing.simple_mask import simple_brain_mask
 from CMBDetectorLib.progress import Progress
-from CMBDetectorLib.volume import Volume, read_mask
+from CMBDetectorLib.volume import Volume, read_mask, with_stored_spacing
 
 NORMALISATION = "normalisation"
 MODEL_SPACING_MM = (0.45, 0.45, 1.0)
@@ -97,7 +97,7 @@ def preprocess(
     lower, upper = _box(mask.array, MARGIN)
     image, mask = _framed(image, lower, upper), _framed(mask, lower, upper)
     progress.report(NORMALISATION, 2, 2)
-    return Preprocessed(image, mask, inside, notes)
+    return Preprocessed(with_stored_spacing(image, scan), mask, inside, notes)
 
 
 def _non_negative(scan: Volume) -> tuple[Volume, list[str]]:

@@ -18,7 +18,7 @@ from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.files import output_folder, write_json
 from CMBDetectorLib.preprocessing.pipeline import preprocess, preprocessing_stages
 from CMBDetectorLib.progress import Part, Progress
-from CMBDetectorLib.volume import Volume, read_mask, read_volume
+from CMBDetectorLib.volume import Volume, read_mask, read_volume, stored_spacing
 
 _MOST_DARK_SPOTS = 2000
 _DARK_SPOT_DISTANCE_MM = 2.0
@@ -52,6 +52,11 @@ class PreparedCase:
     def dark_spots(self) -> np.ndarray:
         """Voxels darker than their surroundings: where mistakes are likely."""
         return np.load(self.folder / "dark_spots.npy")
+
+    @property
+    def stored_mm(self) -> tuple[float, float, float]:
+        """Voxels of the scan itself along i, j, k in mm, before it was brought to the recipe's size."""
+        return stored_spacing(Volume(np.empty((0, 0, 0)), self.ijk_to_ras, self.source))
 
     @property
     def volume(self) -> Volume:
@@ -108,7 +113,7 @@ def _prepare(case: Case, folder: Path, spacing: tuple[float, ...], brain_mask: s
     description = folder / "case.json"
     if description.is_file():
         known = json.loads(description.read_text(encoding="utf-8"))
-        if known["inputs"] == inputs:
+        if known["inputs"] == inputs and "stored_mm" in known["source"]:
             return PreparedCase(case.id, folder, np.array(known["ijk_to_ras"]), microbleeds, known["source"])
     scan = read_volume(case.scan)
     mask: str | Volume = brain_mask
@@ -120,9 +125,9 @@ def _prepare(case: Case, folder: Path, spacing: tuple[float, ...], brain_mask: s
         np.save(temporary / "image.npy", made.image.array.astype(np.float16))
         np.save(temporary / "mask.npy", made.mask.array)
         np.save(temporary / "dark_spots.npy", find_dark_spots(made.image, made.mask.array))
-        content = {"inputs": inputs, "ijk_to_ras": made.image.ijk_to_ras.tolist(), "source": scan.source}
+        content = {"inputs": inputs, "ijk_to_ras": made.image.ijk_to_ras.tolist(), "source": made.image.source}
         write_json(temporary / "case.json", content)
-    return PreparedCase(case.id, folder, made.image.ijk_to_ras, microbleeds, scan.source)
+    return PreparedCase(case.id, folder, made.image.ijk_to_ras, microbleeds, made.image.source)
 
 
 def find_dark_spots(image: Volume, mask: np.ndarray) -> np.ndarray:

@@ -30,8 +30,8 @@ def mine_mimics(detector: Detector, case: PreparedCase, threshold: float, path: 
         return grid.to_ijk(np.array([p.ras_mm for p in read_points(path)], float).reshape(-1, 3))
     image = case.volume
     likelihood = detector.likelihood(image, case.mask_volume, "dense", progress)
-    peaks = find_peaks(likelihood.array, image.spacing, threshold)
-    mimics = away_from(peaks.ijk, case.microbleeds, image.spacing)[:_MOST_MIMICS]
+    peaks = find_peaks(likelihood.array, image.spacing, threshold, case.stored_mm)
+    mimics = away_from(peaks.ijk, case.microbleeds, image.spacing, case.stored_mm)[:_MOST_MIMICS]
     source = f"stage 1 at {threshold:g}, farther than {HIT_RADIUS_MM:g} mm from a microbleed"
     rows = [Point(tuple(float(v) for v in ras), source=source) for ras in image.to_ras(mimics)]
     write_points(path, rows, mimics=True)

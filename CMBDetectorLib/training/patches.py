@@ -53,7 +53,7 @@ class Stage1Sampler:
             if self._scanners:
                 image = vary_scanner(rng, image)
             around = case.microbleeds - (centre - np.array(self._window) // 2)
-            target = centre_map(around, self._spacing, self._sigma, self._window)
+            target = centre_map(around, self._spacing, target_sigma(self._sigma, case.stored_mm), self._window)
             images[target_row], targets[target_row] = flip_and_rotate(rng, image, target)
         return images[..., None], targets[..., None]
 
@@ -84,15 +84,16 @@ class Stage2Sampler:
     ) -> None:
         """``mimics`` are voxel positions (n, 3) in the image of each case; the others as for stage 1."""
         self._cases = list(cases)
-        self._shift, self._window, self._scanners = shift, tuple(window), scanners
+        self._window, self._scanners = tuple(window), scanners
         self._lesions = [(number, ijk) for number, case in enumerate(cases) for ijk in case.microbleeds]
         self._mimics = [(number, ijk) for number, found in enumerate(mimics) for ijk in found]
         self._chance: np.ndarray | None = None
         self._easy = [
             (number, ijk)
             for number, case in enumerate(cases)
-            for ijk in away_from(case.dark_spots, case.microbleeds, spacing_mm)
+            for ijk in away_from(case.dark_spots, case.microbleeds, spacing_mm, case.stored_mm)
         ]
+        self._shifts = [slice_shift(shift, case.stored_mm, spacing_mm) for case in cases]
 
     def __call__(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Return windows (count, *window, 1) and labels (count, 1), 1 for a microbleed, in random order."""
@@ -101,7 +102,7 @@ class Stage2Sampler:
         for row, index in enumerate(rng.permutation(count)):
             positive = row < count // 2
             number, ijk = self._draw(rng, positive)
-            centre = np.round(ijk).astype(int) + random_shifts(rng, 1, self._shift)[0]
+            centre = np.round(ijk).astype(int) + random_shifts(rng, 1, self._shifts[number])[0]
             image = cut_windows(self._cases[number].image, centre[None], self._window)[0]
             if self._scanners:
                 image = vary_scanner(rng, image)
@@ -135,27 +136,52 @@ class Stage2Sampler:
 
 
 def centre_map(
-    centres: np.ndarray, spacing_mm: np.ndarray, sigma_mm: float, window: Sequence[int] = WINDOW
+    centres: np.ndarray, spacing_mm: np.ndarray, sigma_mm: float | np.ndarray, window: Sequence[int] = WINDOW
 ) -> np.ndarray:
     """Return the map (*window) that is 1 at each of ``centres`` (n, 3; voxels of the window) and falls off around
-    it as a Gaussian of ``sigma_mm``; where two overlap the larger counts, so that near neighbours keep two peaks."""
+    it as a Gaussian of ``sigma_mm`` (one, or one an axis); where two overlap the larger counts, so that near neighbours
+    keep two peaks."""
     target = np.zeros(tuple(window), np.float32)
+    sigma_mm = np.broadcast_to(sigma_mm, 3)
     reach = 3 * sigma_mm / spacing_mm
     for centre in centres[((centres > -reach) & (centres < np.array(window) + reach)).all(1)]:
         axes = [
-            np.exp(-0.5 * ((np.arange(n) - c) * s / sigma_mm) ** 2)
-            for n, c, s in zip(window, centre, spacing_mm, strict=True)
+            np.exp(-0.5 * ((np.arange(n) - c) * s / sigma) ** 2)
+            for n, c, s, sigma in zip(window, centre, spacing_mm, sigma_mm, strict=True)
         ]
         np.maximum(target, np.einsum("i,j,k->ijk", *axes), out=target)
     return target
 
 
-def away_from(ijk: np.ndarray, microbleeds: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """Return those voxel positions ``ijk`` (n, 3) that would hit none of ``microbleeds`` (m, 3)."""
+def target_sigma(sigma_mm: float, stored_mm: Sequence[float]) -> np.ndarray:
+    """Return the widths (3,), mm, of the centre map in a scan with voxels of ``stored_mm`` (i, j, k).
+
+    At least half a voxel: nothing in a slice of 5 mm tells where in it the centre lies, and a network that has to know
+    answers with a low likelihood everywhere.
+    """
+    return np.maximum(sigma_mm, np.array(stored_mm) / 2)
+
+
+def slice_shift(shift: Sequence[int], stored_mm: Sequence[float], spacing_mm: Sequence[float]) -> tuple[int, int, int]:
+    """Return ``shift`` (voxels of ``spacing_mm``), at least half a voxel of ``stored_mm``: as far off as stage 1."""
+    i, j, k = (max(n, int(s / 2 / v)) for n, s, v in zip(shift, stored_mm, spacing_mm, strict=True))
+    return i, j, k
+
+
+def away_from(
+    ijk: np.ndarray, microbleeds: np.ndarray, spacing_mm: Sequence[float], stored_mm: Sequence[float] | None = None
+) -> np.ndarray:
+    """Return those voxel positions ``ijk`` (n, 3) that would hit none of ``microbleeds`` (m, 3).
+
+    With the scan's own voxels ``stored_mm`` (i, j, k) places within two slices of a microbleed are left out, too: a
+    large one still shows there, and to learn as a mimic what is a microbleed teaches nothing.
+    """
     if not len(microbleeds) or not len(ijk):
         return ijk
-    distance, _ = cKDTree(microbleeds * np.array(spacing_mm)).query(ijk * np.array(spacing_mm))
-    return ijk[distance > HIT_RADIUS_MM]
+    reach = np.maximum(HIT_RADIUS_MM, 2 * np.array(spacing_mm if stored_mm is None else stored_mm))
+    scale = np.array(spacing_mm) / reach
+    distance, _ = cKDTree(microbleeds * scale).query(ijk * scale)
+    return ijk[distance > 1]
 
 
 def _random_brain_voxel(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:

@@ -51,7 +51,7 @@ def proposals_in(
     """Return what stage 1 of ``detector`` proposes in ``case`` at ``threshold`` or more."""
     image = case.volume
     likelihood = detector.likelihood(image, case.mask_volume, "dense", progress)
-    peaks = find_peaks(likelihood.array, image.spacing, threshold)
+    peaks = find_peaks(likelihood.array, image.spacing, threshold, case.stored_mm)
     return Proposals(peaks.ijk, peaks.likelihood)
 
 
@@ -71,7 +71,7 @@ def mimics_of(
     grid = Volume(np.empty((0, 0, 0)), case.ijk_to_ras)
     spacing = np.array(grid.spacing)
     rejected = _farther(grid.to_ijk(np.reshape(rejected_ras, (-1, 3))), case.microbleeds, spacing)
-    mined = away_from(proposals.ijk, case.microbleeds, grid.spacing)[:_MOST_MINED]
+    mined = away_from(proposals.ijk, case.microbleeds, grid.spacing, case.stored_mm)[:_MOST_MINED]
     mimics = np.concatenate([rejected, _farther(mined, rejected, spacing)])
     if not len(mimics) or not len(proposals.ijk):
         return mimics, np.zeros(len(mimics))

@@ -16,7 +16,7 @@ from CMBDetectorLib.models.companions import REPLAY, SCALE, WINDOW, read_replay
 from CMBDetectorLib.training.augmentation import flip_and_rotate, random_shifts, vary_scanner
 from CMBDetectorLib.training.cases import PreparedCase
 from CMBDetectorLib.training.fitting import Sampler
-from CMBDetectorLib.training.patches import centre_map
+from CMBDetectorLib.training.patches import centre_map, target_sigma
 
 SHARE = 0.3
 """Part of each batch that is replayed."""
@@ -27,12 +27,14 @@ class Replay:
     """``windows`` (n, 64, 64, 24) uint8 (:data:`~CMBDetectorLib.models.companions.SCALE` times the intensity).
 
     ``labels`` (n,) is 1 where the middle voxel is that of a microbleed and 0 for a mimic; ``lesions`` are for each
-    window the microbleeds in and around it (m, 3), fractional voxels of the window.
+    window the microbleeds in and around it (m, 3), fractional voxels of the window, and ``stored_mm`` (n, 3) the voxels
+    of its scan.
     """
 
     windows: np.ndarray
     labels: np.ndarray
     lesions: list[np.ndarray]
+    stored_mm: np.ndarray
 
     def cut(self, number: int, shift: np.ndarray, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return the part of window ``number`` of ``size`` voxels (float32 intensities) that is moved from the middle
@@ -64,7 +66,8 @@ def make_replay(cases: Sequence[PreparedCase], mimics: Sequence[np.ndarray], cou
         windows[row] = np.where(window > 0, np.maximum(scaled, 1), 0)
         around = case.microbleeds - (np.floor(ijk + 0.5) - np.array(WINDOW) // 2)
         lesions.append(around[((around > -8) & (around < np.array(WINDOW) + 8)).all(1)])
-    return Replay(windows, np.array([label for label, _, _ in places], np.uint8), lesions)
+    stored = np.array([cases[number].stored_mm for _, number, _ in places], np.float32).reshape(-1, 3)
+    return Replay(windows, np.array([label for label, _, _ in places], np.uint8), lesions, stored)
 
 
 def write_replay(path: Path, replay: Replay) -> None:
@@ -77,7 +80,12 @@ def write_replay(path: Path, replay: Replay) -> None:
     counts = np.array([len(c) for c in replay.lesions], np.int32)
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
         np.savez_compressed(
-            stream, windows=replay.windows, labels=replay.labels, centres=centres.astype(np.float32), counts=counts
+            stream,
+            windows=replay.windows,
+            labels=replay.labels,
+            centres=centres.astype(np.float32),
+            counts=counts,
+            stored_mm=replay.stored_mm.astype(np.float32),
         )
 
 
@@ -89,7 +97,7 @@ def load_replay(path: Path) -> Replay:
     """
     arrays = read_replay(path)
     lesions = np.split(arrays["centres"].astype(float), np.cumsum(arrays["counts"])[:-1])
-    return Replay(arrays["windows"], arrays["labels"], lesions)
+    return Replay(arrays["windows"], arrays["labels"], lesions, arrays["stored_mm"].astype(float))
 
 
 def add_replay(bundle: Bundle, replay: Replay) -> Bundle:
@@ -157,7 +165,8 @@ class ReplayedMaps:
             image, lesions = self._replay.cut(number, random_shifts(rng, 1, self._shift)[0], self._window)
             if self._scanners:
                 image = vary_scanner(rng, image)
-            target = centre_map(lesions, self._spacing, self._sigma, self._window)
+            sigma = target_sigma(self._sigma, self._replay.stored_mm[number])
+            target = centre_map(lesions, self._spacing, sigma, self._window)
             images[row], targets[row] = flip_and_rotate(rng, image, target)
         return images[..., None], targets[..., None]
 
