@@ -137,6 +137,27 @@ def test_neighbours_3_mm_apart_stay_apart():
     np.testing.assert_allclose(found.ijk * SPACING, [(15, 15, 15), (18, 15, 15), (15, 15, 18)], atol=0.45)
 
 
+def test_one_microbleed_in_two_thick_slices_is_one_candidate():
+    # A column with a maximum in each of two slices of 5 mm; the second column is a neighbour 3 mm beside it.
+    columns = [(15, 15, 12, 0.9), (15.4, 15, 17, 0.6), (18.5, 15, 12, 0.7)]
+    apart = find_peaks(_blobs(columns), SPACING, 0.2)
+    assert len(apart.ijk) == 3
+    found = find_peaks(_blobs(columns), SPACING, 0.2, stored_mm=(0.45, 0.45, 5.0))
+    np.testing.assert_allclose(found.ijk * SPACING, [(15, 15, 12), (18.5, 15, 12)], atol=0.45)
+    np.testing.assert_allclose(found.likelihood, [0.9, 0.7], atol=0.05)
+    # Three slices further up it is another one.
+    far = find_peaks(_blobs([(15, 15, 12, 0.9), (15, 15, 27, 0.6)]), SPACING, 0.2, stored_mm=(0.45, 0.45, 5.0))
+    assert len(far.ijk) == 2
+
+
+@pytest.mark.parametrize("direction", [0, 1, 2])
+def test_thick_slices_in_any_direction(direction):
+    stored = np.where(np.arange(3) == direction, 5.0, 0.5)
+    second = np.array([15.0, 15, 12]) + 5 * (np.arange(3) == direction)
+    found = find_peaks(_blobs([(15, 15, 12, 0.9), (*second, 0.6)]), SPACING, 0.2, stored_mm=stored)
+    np.testing.assert_allclose(found.ijk * SPACING, [(15, 15, 12)], atol=0.45)
+
+
 def test_a_large_flat_lesion_is_one_candidate():
     grid = np.stack(np.meshgrid(*[np.arange(n) * s for n, s in zip((80, 80, 40), SPACING, strict=True)], indexing="ij"))
     ball = ((grid - np.array([18, 18, 20])[:, None, None, None]) ** 2).sum(0) < 3.5**2

@@ -16,9 +16,17 @@ from CMBDetectorLib.training.augmentation import flip_and_rotate, random_shifts
 from CMBDetectorLib.training.cases import prepare_cases
 from CMBDetectorLib.training.crossvalidation import make_folds
 from CMBDetectorLib.training.fitting import fit
-from CMBDetectorLib.training.patches import Stage1Sampler, Stage2Sampler, away_from, centre_map
+from CMBDetectorLib.training.patches import (
+    Stage1Sampler,
+    Stage2Sampler,
+    away_from,
+    centre_map,
+    slice_shift,
+    target_sigma,
+)
 from CMBDetectorLib.training.settings import FitSettings, settings_from
 from CMBDetectorLib.training.work import open_work
+from CMBDetectorLib.volume import read_volume
 
 SPACING = (0.45, 0.45, 1.0)
 SMALL = {"kind": "unet", "stem": 4, "channels": [4, 8]}
@@ -86,6 +94,32 @@ def test_centre_map_keeps_neighbours_apart_and_ignores_the_far():
     target = centre_map(np.array([[5, 10, 8], [12, 10, 8], [60, 0, 0]]), np.array(SPACING), 1.0)
     assert target[5, 10, 8] == target[12, 10, 8] == 1
     assert target[8, 10, 8] < 0.7
+
+
+@pytest.mark.parametrize("thick", [1.0, 3.0, 5.0])
+def test_a_target_is_as_wide_as_its_slice(thick):
+    sigma = target_sigma(1.0, (0.45, 0.45, thick))
+    target = centre_map(np.array([[10, 10, 8]]), np.array(SPACING), sigma)
+    half = (target[10, 10] >= np.exp(-0.5)).sum() / 2
+    assert abs(half * SPACING[2] - max(1.0, thick / 2)) <= 0.5
+    assert (target[:, 10, 8] >= np.exp(-0.5)).sum() == 5  # 1 mm to each side in the slice, whatever its thickness
+    assert slice_shift((2, 2, 1), (0.45, 0.45, thick), SPACING) == (2, 2, max(1, int(thick / 2)))
+
+
+def test_what_shows_a_microbleed_in_the_next_slice_is_no_mimic():
+    spacing, bleed = np.array(SPACING), np.array([[40.0, 40, 20]])
+    above = bleed + np.array([0, 0, 8])
+    beside = bleed + np.array([6 / SPACING[0], 0, 0])
+    both = np.concatenate([above, beside])
+    assert len(away_from(both, bleed, spacing)) == 2
+    np.testing.assert_array_equal(away_from(both, bleed, spacing, (0.45, 0.45, 5.0)), beside)
+
+
+def test_a_prepared_case_knows_the_voxels_of_its_scan(prepared, crops):
+    for case in prepared:
+        (scan,) = (c.scan for c in read_dataset(crops) if c.id == case.id)
+        np.testing.assert_allclose(case.stored_mm, read_volume(scan).canonical().spacing, rtol=1e-5)
+        assert case.volume.source["stored_mm"] == pytest.approx(case.stored_mm)
 
 
 def test_stage1_windows_come_with_their_targets(prepared):
