@@ -1,0 +1,126 @@
+"""Lock files: which packages, in which versions, with which checksums, make a part of the runtime."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from CMBDetectorLib.errors import BadInputError
+from CMBDetectorLib.runtime.platforms import PLATFORMS, Platform
+
+FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "Runtime"
+DETECTOR, HD_BET = "detector", "hd-bet"
+PARTS = {DETECTOR: "TensorFlow and what the detector computes with", HD_BET: "HD-BET and PyTorch"}
+
+_LINE = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;]+) --hash=sha256:(?P<sha256>[0-9a-f]{64})"
+    r"  # (?P<bytes>\d+) (?P<installed>\d+) (?P<kind>wheel|source)"
+)
+
+
+@dataclass(frozen=True)
+class Package:
+    """One pinned file: its size as fetched and installed in bytes; ``is_source`` where no wheel is published."""
+
+    name: str
+    version: str
+    sha256: str
+    bytes: int
+    installed_bytes: int
+    is_source: bool = False
+
+    @property
+    def requirement(self) -> str:
+        """The line for pip."""
+        return f"{self.name}=={self.version} --hash=sha256:{self.sha256}"
+
+    @property
+    def line(self) -> str:
+        """The line of the lock file: sizes stand in the comment, which pip does not read."""
+        kind = "source" if self.is_source else "wheel"
+        return f"{self.requirement}  # {self.bytes} {self.installed_bytes} {kind}"
+
+
+@dataclass(frozen=True)
+class Lock:
+    """The packages of ``part`` for one platform and Python version."""
+
+    part: str
+    platform: Platform
+    python: str
+    packages: tuple[Package, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files to fetch, in bytes."""
+        return sum(package.bytes for package in self.packages)
+
+    @property
+    def installed_bytes(self) -> int:
+        """Size of all packages once they are installed, in bytes."""
+        return sum(package.installed_bytes for package in self.packages)
+
+    @property
+    def digest(self) -> str:
+        """Eight digits that tell one lock from another."""
+        text = "\n".join(package.requirement for package in self.packages)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def lock_file(part: str, platform: Platform, python: str, folder: Path | None = None) -> Path:
+    """Return where the lock lies, whether or not it is there; ``folder`` is another one than the program's own."""
+    return (folder or FOLDER) / f"{part}-{platform.name}-py{python}.txt"
+
+
+def read_lock(part: str, platform: Platform, python: str, folder: Path | None = None) -> Lock:
+    """Read the lock of ``part`` for ``platform`` and the Python version ``python`` ("3.12").
+
+    Raises:
+        BadInputError: there is none, or it is damaged.
+    """
+    path = lock_file(part, platform, python, folder)
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except FileNotFoundError:
+        raise BadInputError(
+            f"{PARTS[part]} cannot be set up for Python {python} ({platform.words}).",
+            f"Use the Python of Slicer, or one of these versions: {', '.join(versions(part, platform, folder))}.",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise _damaged(path) from error
+    packages = []
+    for line in lines:
+        if line and not line.startswith("#"):
+            found = _LINE.fullmatch(line)
+            if found is None:
+                raise _damaged(path)
+            sizes = int(found["bytes"]), int(found["installed"])
+            packages.append(
+                Package(found["name"], found["version"], found["sha256"], *sizes, found["kind"] == "source")
+            )
+    if not packages:
+        raise _damaged(path)
+    return Lock(part, platform, python, tuple(packages))
+
+
+def versions(part: str, platform: Platform, folder: Path | None = None) -> list[str]:
+    """Return the Python versions that ``part`` is locked for on ``platform``."""
+    files = (folder or FOLDER).glob(f"{part}-{platform.name}-py*.txt")
+    return sorted(file.stem.rpartition("-py")[2] for file in files)
+
+
+def platform_named(name: str) -> Platform:
+    """Return the platform of that name.
+
+    Raises:
+        BadInputError: there is none.
+    """
+    if name not in PLATFORMS:
+        raise BadInputError(f"There is no platform {name}.", f"Choose one of: {', '.join(PLATFORMS)}.")
+    return PLATFORMS[name]
+
+
+def _damaged(path: Path) -> BadInputError:
+    return BadInputError(f"The list of packages {path.name} is damaged.", "Install CMBDetector again.")

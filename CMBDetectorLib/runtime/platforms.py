@@ -1,0 +1,67 @@
+"""The platforms that packages are locked for, and how pip is told to fetch for another one than its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PYTHON = "3.12"
+"""The Python of every Slicer that is supported."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """One platform: ``name`` on the command line, ``tags`` of the wheels that it can load, best first.
+
+    ``markers`` are the values of PEP 508 that pip would else take from the computer it runs on.
+    """
+
+    name: str
+    words: str
+    tags: tuple[str, ...]
+    markers: dict[str, str]
+
+    def pip_options(self, python: str) -> list[str]:
+        """Return the options that let pip fetch wheels for this platform and the Python version ``python``."""
+        options = ["--implementation", "cp", "--python-version", python]
+        for tag in self.tags:
+            options += ["--platform", tag]
+        return options
+
+
+def _unix(system: str, name: str, machine: str) -> dict[str, str]:
+    return {"sys_platform": system, "platform_system": name, "platform_machine": machine, "os_name": "posix"}
+
+
+PLATFORMS = {
+    platform.name: platform
+    for platform in (
+        Platform(
+            "linux",
+            "Linux on x86_64",
+            (*(f"manylinux_2_{n}_x86_64" for n in range(28, 4, -1)), "manylinux2014_x86_64", "linux_x86_64"),
+            _unix("linux", "Linux", "x86_64"),
+        ),
+        Platform(
+            "windows",
+            "Windows on x86_64",
+            ("win_amd64",),
+            {"sys_platform": "win32", "platform_system": "Windows", "platform_machine": "AMD64", "os_name": "nt"},
+        ),
+        Platform("macos-arm64", "macOS on Apple silicon", ("macosx_14_0_arm64",), _unix("darwin", "Darwin", "arm64")),
+        Platform("macos-x86_64", "macOS on Intel", ("macosx_13_0_x86_64",), _unix("darwin", "Darwin", "x86_64")),
+    )
+}
+
+
+def platform_of(tag: str) -> Platform | None:
+    """Return the platform that ``sysconfig.get_platform()`` of an interpreter tells, e.g. ``macosx-11.0-arm64``."""
+    tag = tag.lower().replace("_", "-")
+    if tag.startswith("macosx-"):
+        return PLATFORMS["macos-arm64"] if tag.endswith("arm64") else _intel_mac(tag)
+    known = {"linux-x86-64": "linux", "win-amd64": "windows"}
+    return PLATFORMS[known[tag]] if tag in known else None
+
+
+def _intel_mac(tag: str) -> Platform | None:
+    # "universal2" does not say which of both it runs as; the caller asks platform.machine() then.
+    return PLATFORMS["macos-x86_64"] if tag.endswith(("x86-64", "intel")) else None

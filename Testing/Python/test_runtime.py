@@ -1,0 +1,71 @@
+"""Lock files of the isolated runtime: pinned, hashed, right for each platform."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from CMBDetectorLib.errors import BadInputError
+from CMBDetectorLib.runtime.locks import DETECTOR, FOLDER, HD_BET, PARTS, lock_file, platform_named, read_lock, versions
+from CMBDetectorLib.runtime.platforms import PLATFORMS, PYTHON, platform_of
+
+LOCKS = [(part, name) for part in PARTS for name in PLATFORMS]
+
+
+@pytest.mark.parametrize(("part", "name"), LOCKS)
+def test_every_line_is_pinned_and_hashed_and_names_no_place(part, name):
+    path = lock_file(part, PLATFORMS[name], PYTHON)
+    text = path.read_text(encoding="ascii")
+    assert "//" not in text
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert all(
+        re.match(r"[a-z0-9-]+==\S+ --hash=sha256:[0-9a-f]{64}  # \d+ \d+ (wheel|source)$", line) for line in lines
+    )
+    lock = read_lock(part, PLATFORMS[name], PYTHON)
+    assert [package.line for package in lock.packages] == lines
+    assert len({package.name for package in lock.packages}) == len(lines)
+    needed = json.loads((FOLDER / "needs.json").read_text(encoding="utf-8"))[part][name]
+    names = {re.split(r"[<=]", need)[0].lower() for need in needed}
+    other = read_lock(DETECTOR, PLATFORMS[name], PYTHON).packages if part == HD_BET else ()
+    assert names <= {package.name for package in (*lock.packages, *other)}
+    assert lock.installed_bytes > lock.bytes > 100e6
+
+
+def test_intel_macs_get_the_last_tensorflow_made_for_them():
+    found = {p.name: p.version for p in read_lock(DETECTOR, PLATFORMS["macos-x86_64"], PYTHON).packages}
+    assert found["tensorflow"].startswith("2.16.")
+    assert found["numpy"].startswith("1.")
+    assert "tensorflow-cpu" in {p.name for p in read_lock(DETECTOR, PLATFORMS["linux"], PYTHON).packages}
+
+
+@pytest.mark.parametrize("name", PLATFORMS)
+def test_hd_bet_shares_the_packages_of_the_detector(name):
+    both = [{p.name for p in read_lock(part, PLATFORMS[name], PYTHON).packages} for part in PARTS]
+    assert not both[0] & both[1]
+
+
+def test_platforms_are_told_by_what_an_interpreter_says():
+    known = {
+        "linux-x86_64": "linux", "win-amd64": "windows", "macosx-11.0-arm64": "macos-arm64",
+        "macosx-10.15-x86_64": "macos-x86_64",
+    }  # fmt: skip
+    assert {tag: platform_of(tag).name for tag in known} == known
+    assert platform_of("linux-aarch64") is None
+    assert platform_of("win32") is None
+    with pytest.raises(BadInputError, match="no platform beos"):
+        platform_named("beos")
+
+
+def test_damaged_and_absent_locks_end_in_a_sentence(tmp_path):
+    linux = PLATFORMS["linux"]
+    whole = lock_file(DETECTOR, linux, PYTHON).read_text(encoding="ascii")
+    for text in ("", "numpy>=2\n", whole.replace("--hash=sha256:", "--hash=md5:", 1)):
+        lock_file(DETECTOR, linux, PYTHON, tmp_path).write_text(text)
+        with pytest.raises(BadInputError, match="is damaged"):
+            read_lock(DETECTOR, linux, PYTHON, tmp_path)
+    assert versions(DETECTOR, linux, tmp_path) == [PYTHON]
+    with pytest.raises(BadInputError, match=r"cannot be set up for Python 3\.8") as raised:
+        read_lock(DETECTOR, linux, "3.8", tmp_path)
+    assert PYTHON in raised.value.hint
