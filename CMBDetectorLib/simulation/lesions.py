@@ -13,6 +13,9 @@ CALCIUM_CHI = -3.3
 BONE_CHI = -2.1
 _MALFORMED = 0.15  # share of heads with a cavernous malformation
 _MALFORMATION_APART_MM = 14.0
+# Anywhere in the brain, a head: calcium in pineal gland, plexus and pallidum is frequent, alone in tissue it is rare;
+# nothing in a magnitude image tells such a one from a microbleed.
+_LONE_CALCIFICATIONS = 0.3
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def draw_calcifications(
         if rng.random() < 0.3:
             spots.append((np.array([side * 20, -3, 0.0]) + rng.normal(0, 2, 3), rng.uniform(0.6, 1.8), calcium))
     tissue = np.concatenate(list(template.locations.values()))
-    for voxel in tissue[rng.integers(0, len(tissue), int(rng.poisson(2.5)))]:
+    for voxel in tissue[rng.integers(0, len(tissue), int(rng.poisson(_LONE_CALCIFICATIONS)))]:
         spots.append((voxel + TEMPLATE_TO_RAS[:3, 3], rng.uniform(0.6, 2.0), calcium))
     _, _, z = template.points
     base = np.argwhere((np.abs(template.depth) < 1.0) & (z < -18) & (z > -60))
