@@ -21,7 +21,8 @@ class Candidate:
     """A place that may be a microbleed.
 
     ``ras_mm`` is its centre in RAS mm of the scan as stored, ``stage1_score`` the combined likelihood of the U-Nets
-    and ``score`` the probability given by the CNNs (both 0..1), ``diameter_mm`` that of a sphere of the same volume.
+    and ``score`` that of the CNNs (``Detector.discriminate``; both 0..1), ``diameter_mm`` that of a sphere of the same
+    volume.
     """
 
     id: str

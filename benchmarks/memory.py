@@ -49,7 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scan", type=Path, nargs="?")
     parser.add_argument("--limit", type=float, default=4.0, help="gigabytes (2^30 bytes) that a detection may use")
-    parser.add_argument("--model", default="preview")
+    parser.add_argument("--model", default="default")
     parser.add_argument("--masks", default="simple,hd-bet")
     parser.add_argument("options", nargs="*", help="further options of detect, behind --")
     options = parser.parse_args()

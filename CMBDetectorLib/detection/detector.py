@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+from scipy.special import expit, logit
 
 from CMBDetectorLib.candidate import Candidate, candidate_id
 from CMBDetectorLib.detection.candidates import Peaks, find_peaks
@@ -117,15 +118,23 @@ class Detector:
         progress.log("Memory ran short: the search goes on in smaller pieces, which takes longer.")
         return compute()
 
-    def discriminate(self, image: np.ndarray, ijk: np.ndarray, progress: Progress | None = None) -> np.ndarray:
-        """Return the mean probability (n,) that the CNNs give to the positions ``ijk`` (n, 3) of ``image``.
+    def discriminate(
+        self, image: np.ndarray, ijk: np.ndarray, likelihood: np.ndarray, progress: Progress | None = None
+    ) -> np.ndarray:
+        """Return the score (n,) of the positions ``ijk`` (n, 3) of ``image``: the mean probability that the CNNs give.
 
-        With ``flips`` in their architecture it is also the mean over the window's mirror images.
+        With ``flips`` in their architecture it is also the mean over the window's mirror images, and with
+        ``stage1_weight`` its log-odds are raised by so many of those of stage 1's ``likelihood`` (n,): the U-Nets learn
+        from every voxel of a scan, and where the CNNs waver they are often right.
 
         Raises:
             OutOfMemoryError: memory ran out, also with small batches.
         """
-        return self._sparing_memory(lambda: self._scores(image, ijk), progress or Progress())
+        scores = self._sparing_memory(lambda: self._scores(image, ijk), progress or Progress())
+        weight = float(self._cnn_architecture.get("stage1_weight", 0))
+        if not weight:
+            return scores
+        return expit(_log_odds(scores) + weight * _log_odds(likelihood)).astype(np.float32)
 
     def _scores(self, image: np.ndarray, ijk: np.ndarray) -> np.ndarray:
         scores = np.zeros(len(ijk), np.float32)
@@ -161,12 +170,16 @@ class Detector:
         likelihood = self.likelihood(image, mask, inference, progress)
         progress.report("stage 2")
         peaks = find_peaks(likelihood.array, image.spacing, stage1_threshold, stored_spacing(image))
-        scores = self.discriminate(image.array, peaks.ijk, progress)
+        scores = self.discriminate(image.array, peaks.ijk, peaks.likelihood, progress)
         candidates = [
             _candidate(image, mask, peaks, number, float(scores[number])) for number in range(len(peaks.likelihood))
         ]
         progress.report("stage 2", 1, 1)
         return Found(sorted(candidates, key=lambda c: (-c.score, -c.stage1_score)), likelihood)
+
+
+def _log_odds(probability: np.ndarray) -> np.ndarray:
+    return logit(np.clip(np.asarray(probability, float), 1e-6, 1 - 1e-6))
 
 
 def _candidate(image: Volume, mask: Volume, peaks: Peaks, number: int, score: float) -> Candidate:

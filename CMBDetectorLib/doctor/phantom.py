@@ -23,8 +23,8 @@ _NEAR_MM = 2.0
 
 @dataclass(frozen=True)
 class Answer:
-    """How many of the ``balls`` have a candidate that is shown within 2 mm, how many shown ones are elsewhere, and how
-    far (mm) the candidates lie from the balls at most."""
+    """How many of the ``balls`` have a candidate within 2 mm, how many candidates are elsewhere, and how far (mm) the
+    candidates lie from the balls at most."""
 
     found: int
     elsewhere: int
@@ -70,11 +70,11 @@ def write_phantom(path: Path, spacing_mm: Sequence[float]) -> None:
 
 def judge(candidates: Sequence[Candidate], threshold: float) -> Answer:
     """Return how the ``candidates`` that score ``threshold`` or more agree with the phantom (RAS mm)."""
-    shown = [candidate for candidate in candidates if candidate.score >= threshold]
-    places = np.array([candidate.ras_mm for candidate in shown], float).reshape(-1, 3)
+    sure = [candidate for candidate in candidates if candidate.score >= threshold]
+    places = np.array([candidate.ras_mm for candidate in sure], float).reshape(-1, 3)
     distances = np.linalg.norm(places[:, None] - BALLS_RAS_MM, axis=-1)
     near = distances <= _NEAR_MM
     hit = near.any(axis=0)
     farthest = max((float(distances[:, ball].min()) for ball in np.flatnonzero(hit)), default=0.0)
-    scores = tuple(float(candidate.score) for candidate in shown)
+    scores = tuple(float(candidate.score) for candidate in sure)
     return Answer(int(hit.sum()), int((~near.any(axis=1)).sum()), round(farthest, 2), scores)

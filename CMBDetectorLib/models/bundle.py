@@ -25,7 +25,7 @@ BUNDLE_FILES = (CARD, "*.keras", "README.md", *COMPANIONS)
 """Glob patterns of everything a bundle folder may hold."""
 
 RESOURCES = Path(__file__).resolve().parents[2] / "Resources"
-DEFAULT_MODEL = "preview"
+DEFAULT_MODEL = "default"
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names of files, models and versions: the same on every file system, and no path."""
 

@@ -95,7 +95,9 @@ class _Fold:
         if any(network.is_new for network in self._networks.unets):
             found = proposals_in(self._networks.detector, known.case, self._plan.settings.mimic_threshold)
         if self._networks.is_new:
-            scores = self._networks.detector.discriminate(np.asarray(known.case.image, np.float32), found.ijk)
+            scores = self._networks.detector.discriminate(
+                np.asarray(known.case.image, np.float32), found.ijk, found.likelihood
+            )
         ras = places_of(known.case, found)
         with atomic_path(path) as temporary, open(temporary, "wb") as stream:
             np.savez(stream, ras=ras, scores=scores)

@@ -132,7 +132,7 @@ def scores_of(detector: Detector, case: PreparedCase, proposals: Proposals, path
             return scores
     except (OSError, ValueError, EOFError):
         pass
-    scores = detector.discriminate(np.asarray(case.image, np.float32), proposals.ijk)
+    scores = detector.discriminate(np.asarray(case.image, np.float32), proposals.ijk, proposals.likelihood)
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
         np.save(stream, scores)
     return scores

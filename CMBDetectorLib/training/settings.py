@@ -72,7 +72,7 @@ _TINY: dict[str, dict[str, Any]] = {
         "unet_architecture": {"kind": "unet", "stem": 8, "channels": [8, 8], "window": [32, 32, 16]},
         "cnn_architecture": {
             "kind": "context", "window": [32, 32, 16], "near": [16, 16, 8], "channels": [8, 8], "dense": [16],
-            "dropout": 0.3, "flips": True,
+            "dropout": 0.3, "flips": True, "stage1_weight": 1.0,
         },
     },
 }  # fmt: skip

@@ -16,7 +16,7 @@ from CMBDetectorLib.review.log import ReviewLog
 from CMBDetectorLib.review.review import Review
 
 MODEL = {
-    "name": "preview",
+    "name": "default",
     "version": "1",
     "checksum": "ab" * 32,
     "training_data": "Trained on simulated scans.",

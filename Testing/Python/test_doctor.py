@@ -30,7 +30,7 @@ from CMBDetectorLib.models.bundle import RESOURCES
 from CMBDetectorLib.models.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
-PREVIEW = RESOURCES / "Models" / "preview"
+BUNDLED = RESOURCES / "Models" / "default"
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def somebody(tmp_path) -> dict[str, str]:
 
 
 def test_a_sound_installation_finds_the_phantom_and_the_report_names_nobody(worker, somebody):
-    if not PREVIEW.is_dir():
+    if not BUNDLED.is_dir():
         pytest.skip("no model is bundled")
     run = worker("doctor", "--folder", f"Reviews={somebody['HOME']}/amusterfrau/reviews", env=somebody)
     told = run.last("result")
@@ -60,7 +60,7 @@ def test_a_sound_installation_finds_the_phantom_and_the_report_names_nobody(work
     assert {"Python", "Packages", "Memory", "Processors", "Graphics card", "Clock", "Models", "HD-BET", "Reviews",
             "Temporary folder", "Data folder", "Path lengths"} <= set(found)  # fmt: skip
     assert "not made yet" in found["Reviews"]["text"]
-    for words in (f"numpy {np.__version__}", "4 of 4 microbleeds", "preview@1", "Python 3"):
+    for words in (f"numpy {np.__version__}", "4 of 4 microbleeds", "default@1", "Python 3"):
         assert words in told["report"]
     everything = run.stdout + run.stderr
     assert "usterfrau" not in everything
@@ -114,7 +114,7 @@ def test_a_model_that_is_no_judge_of_phantoms_is_told_from_a_broken_computer(mon
         left = list(of)
         monkeypatch.setattr(self_test, "_searched", lambda registry, model, alive, longest: left.pop(0))
 
-    right = {"model": "preview@1", "found": 4, "elsewhere": 0, "farthest_mm": 0.3}
+    right = {"model": "default@1", "found": 4, "elsewhere": 0, "farthest_mm": 0.3}
     answers({**right, "model": "local@1", "found": 1}, right)
     assert self_test.self_test().state == WARNING
     answers({**right, "model": "local@1", "found": 1}, {**right, "found": 2})

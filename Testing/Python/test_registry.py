@@ -28,7 +28,7 @@ from CMBDetectorLib.models.registry import Registry, default_bundle, register
 from CMBDetectorLib.models.versions import load_bundle
 from CMBDetectorLib.worker.commands import models as command
 
-PREVIEW = RESOURCES / "Models" / DEFAULT_MODEL
+BUNDLED = RESOURCES / "Models" / DEFAULT_MODEL
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def child(code: str, *arguments: object) -> subprocess.Popen:
 
 def test_an_absent_registry_holds_nothing_and_reading_does_not_make_it(registry):
     assert own(registry) == []
-    assert registry.load().folder == default_bundle().folder == PREVIEW
-    assert registry.active_reference() == "preview@1"
+    assert registry.load().folder == default_bundle().folder == BUNDLED
+    assert registry.active_reference() == "default@1"
     assert not registry.folder.exists()
 
 
@@ -72,7 +72,7 @@ def test_installed_models_are_found_by_name_and_used_once_activated(registry, tm
     assert registry.activate("local") == (bundle, True)
     assert registry.activate("local@1") == (bundle, False)
     assert default_bundle().provenance()["checksum"] == bundle.checksum
-    assert load_bundle(DEFAULT_MODEL).folder == load_bundle().folder == PREVIEW
+    assert load_bundle(DEFAULT_MODEL).folder == load_bundle().folder == BUNDLED
     assert_clean(registry, "local@1")
 
 
@@ -97,7 +97,7 @@ def test_going_back_goes_back_through_all_and_ends_at_the_default(three):
     for number in (1, 2, 3, 1):
         three.activate(f"local@{number}")
     back = [three.rollback().reference for _ in range(4)]
-    assert back == ["local@3", "local@2", "local@1", "preview@1"]
+    assert back == ["local@3", "local@2", "local@1", "default@1"]
     with pytest.raises(BadInputError, match="No other model was active before"):
         three.rollback()
     lines = [json.loads(line) for line in (three.folder / HISTORY).read_text().splitlines()]
@@ -196,7 +196,7 @@ def test_a_damaged_record_of_the_active_model_is_told_and_mended(three, text):
     assert "not known" in shown
     three.activate("local@2")
     assert three.load().reference == "local@2"
-    assert three.rollback().reference == "preview@1"
+    assert three.rollback().reference == "default@1"
 
 
 def test_the_history_gets_what_a_crash_kept_from_it(three):
@@ -231,13 +231,13 @@ def test_a_damaged_model_is_listed_with_its_sentence_and_can_be_removed_or_mende
     for name in (".partial-x", "notes"):
         (three.folder / name).mkdir()
     data, text = command.run_list(argparse.Namespace(registry=None), None)
-    assert [model["reference"] for model in data["models"]] == ["preview@1", "local@1", "local@2", "other@7"]
+    assert [model["reference"] for model in data["models"]] == ["default@1", "local@1", "local@2", "other@7"]
     problems = {model["reference"]: model["problem"] or "" for model in data["models"]}
     assert "card of the model local-1 is damaged" in problems["local@1"]
     assert "lacks its file unet.keras" in problems["local@2"]
     assert "holds the model local 3" in problems["other@7"]
     assert all(problem in text for problem in problems.values())
-    assert "*  preview" in text
+    assert "*  default" in text
     with pytest.raises(BadInputError, match="share a folder"):
         three.install(fake(tmp_path / "clash", "other", "7"))
     assert three.install(tmp_path / "three-1")[1]
@@ -270,16 +270,16 @@ def test_export_and_install_in_another_registry_give_the_same_bytes(registry, tm
 
 def test_the_bundled_model_travels_too_but_keeps_its_name(registry, tmp_path):
     registry.export(DEFAULT_MODEL, tmp_path / "p.zip")
-    before = {path: sha256(path) for path in PREVIEW.iterdir()}
+    before = {path: sha256(path) for path in BUNDLED.iterdir()}
     bundle, is_new = registry.install(tmp_path / "p.zip")
-    assert (bundle.folder, is_new) == (PREVIEW, False)
+    assert (bundle.folder, is_new) == (BUNDLED, False)
     for source in (fake(tmp_path / "a", DEFAULT_MODEL), fake(tmp_path / "b", DEFAULT_MODEL.upper(), "2")):
         with pytest.raises(BadInputError, match="belongs to a model of this program"):
             registry.install(source)
     # Networks that Keras wrote pass the checks.
     assert registry.install(tmp_path / "p.zip", name="mine")[0].reference == "mine@1"
     assert_clean(registry, "mine@1")
-    assert {path: sha256(path) for path in PREVIEW.iterdir()} == before
+    assert {path: sha256(path) for path in BUNDLED.iterdir()} == before
 
 
 def test_a_name_is_given_once(registry, tmp_path):
@@ -308,13 +308,13 @@ def test_names_that_are_no_folder_names_are_refused(registry, tmp_path, name):
 
 def test_a_retrained_model_gets_a_parent_and_the_next_version(registry, tmp_path):
     sources = [fake(tmp_path / f"r{number}", "tuned", number=float(number)) for number in range(3)]
-    made = [register(source, parent="preview@1") for source in sources]
+    made = [register(source, parent="default@1") for source in sources]
     assert [bundle.reference for bundle in made] == ["tuned@1", "tuned@2", "tuned@3"]
-    assert load_bundle("tuned@2").card["parent"] == "preview@1"
-    assert "parent: preview@1" in (made[1].folder / "README.md").read_text()
-    assert register(sources[1], parent="preview@1").reference == "tuned@2"
+    assert load_bundle("tuned@2").card["parent"] == "default@1"
+    assert "parent: default@1" in (made[1].folder / "README.md").read_text()
+    assert register(sources[1], parent="default@1").reference == "tuned@2"
     assert register(sources[1], name="renamed").reference == "renamed@1"
-    assert registry.active_reference() == "preview@1"
+    assert registry.active_reference() == "default@1"
     assert_clean(registry, "renamed@1", "tuned@1", "tuned@2", "tuned@3")
 
 
@@ -426,7 +426,7 @@ def test_a_registry_that_is_a_file_is_refused_but_keeps_nobody_from_the_bundled_
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(versions.VARIABLE, str(tmp_path / "file"))
     registry = Registry()
-    assert registry.load().folder == load_bundle(DEFAULT_MODEL).folder == load_bundle("preview@1").folder == PREVIEW
+    assert registry.load().folder == load_bundle(DEFAULT_MODEL).folder == load_bundle("default@1").folder == BUNDLED
     with pytest.raises(BadInputError, match="is a file"):
         registry.versions()
     with pytest.raises(OutputError):
@@ -456,7 +456,7 @@ def test_the_folder_of_the_user_is_that_of_the_platform(monkeypatch, platform, v
 def test_a_user_without_a_home_can_still_use_the_bundled_model(monkeypatch):
     monkeypatch.delenv(versions.VARIABLE, raising=False)
     monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
-    assert Registry().load().folder == PREVIEW
+    assert Registry().load().folder == BUNDLED
 
 
 # --- the command line -------------------------------------------------------------------------------------------
@@ -477,12 +477,12 @@ def test_the_command_line(tmp_path):
     data, text = run("list")
     assert data["active"] == "local@1"
     assert [(m["name"], m["bundled"], m["active"]) for m in data["models"]] == [
-        ("preview", True, False), ("local", False, True)
+        ("default", True, False), ("local", False, True)
     ]  # fmt: skip
     assert " ".join(text.splitlines()[2].split()) == "* local 1 - 2026-11-22 73.3% held-out Trained on nothing."
-    assert run("show", "preview")[0]["card"]["name"] == "preview"
+    assert run("show", "default")[0]["card"]["name"] == "default"
     assert run("export", "local", tmp_path / "out.zip")[0]["checksum"] == data["models"][1]["checksum"]
-    assert run("rollback")[1] == "preview@1 is active again."
+    assert run("rollback")[1] == "default@1 is active again."
     assert run("remove", "local")[0] == {"removed": "local@1"}
     for arguments in (["install"], ["install", source, "--hd-bet", source]):
         with pytest.raises(BadInputError, match="not clear what to install"):

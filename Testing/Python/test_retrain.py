@@ -114,7 +114,7 @@ def test_a_new_version_is_registered_and_not_active(retrained, home, old_model):
     registry = Registry(Path(home["CMBDETECTOR_MODELS"]))
     assert result["reference"] == "tiny@1"
     assert result["parent"] == "tiny@1"
-    assert registry.active_reference().startswith("preview@")
+    assert registry.active_reference().startswith("default@")
     assert {path.name: sha256(path) for path in old_model.iterdir()} == before
     bundle = check_bundle(Path(result["folder"]))
     assert bundle.checksum == result["checksum"] != verified(old_model).checksum
@@ -193,7 +193,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(retrained, crops, ol
     result, whole = run.last("result"), retrained[0].last("result")
     assert same_weights(Path(result["folder"]), Path(whole["folder"]))
     assert result["comparison"] == whole["comparison"]
-    assert Registry(tmp_path / "models").active_reference().startswith("preview@")
+    assert Registry(tmp_path / "models").active_reference().startswith("default@")
     (place,) = (tmp_path / "retrain").iterdir()
     assert not (place / "run").exists()
     assert not list(tmp_path.rglob(".partial*"))
@@ -228,7 +228,7 @@ def test_check_says_what_would_be_done(crops, old_model, home, retrained):
 
 
 def test_wrong_wishes_are_refused_before_any_work(crops, old_model, tmp_path, home):
-    run = run_worker("retrain", crops, "--model", old_model, "--name", "preview", env=home)
+    run = run_worker("retrain", crops, "--model", old_model, "--name", "default", env=home)
     assert run.code == 2
     assert "belongs to a model of this program" in run.last("error")["message"]
     (tmp_path / "photos").mkdir()

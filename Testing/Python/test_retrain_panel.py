@@ -22,7 +22,7 @@ __all__ = ["library_comes_back", "module_panels"]
 SHORT = "--epochs 2 --steps 4 --leave-out 2 --brain-mask none"
 COMPARISON = {
     "schema": 1,
-    "old": {"reference": "preview@1"},
+    "old": {"reference": "default@1"},
     "new": {"name": "local"},
     "scans": 4,
     "microbleeds": 12,
@@ -274,8 +274,8 @@ def test_models_are_installed_activated_rolled_back_exported_and_removed(
 
     open_sections(host, panels, 4)
     models, ui = panels.models, panels.models.ui
-    assert [model["reference"] for model in models.models if model["active"]] == ["preview@1"]
-    row = row_of(ui.modelTable, "preview@1", 1)
+    assert [model["reference"] for model in models.models if model["active"]] == ["default@1"]
+    row = row_of(ui.modelTable, "default@1", 1)
     ui.modelTable.setCurrentCell(row, 1)
     assert not ui.activateButton.enabled
     assert "active already" in ui.activateButton.toolTip
@@ -284,9 +284,9 @@ def test_models_are_installed_activated_rolled_back_exported_and_removed(
     models.install(tiny_model)
     answered(host, panels)
     tiny = models.selected["reference"]
-    assert tiny != "preview@1"
+    assert tiny != "default@1"
     assert panels.detect.ui.modelCombo.findData(tiny) >= 0
-    assert panels.detect.settings().model == "preview@1", "nothing is activated without a click"
+    assert panels.detect.settings().model == "default@1", "nothing is activated without a click"
     host.click(ui.activateButton)
     answered(host, panels)
     assert panels.detect.settings().model == tiny
@@ -300,7 +300,7 @@ def test_models_are_installed_activated_rolled_back_exported_and_removed(
     assert file.is_file()
     host.click(ui.rollbackButton)
     answered(host, panels)
-    assert panels.detect.settings().model == "preview@1"
+    assert panels.detect.settings().model == "default@1"
     ui.modelTable.setCurrentCell(row_of(ui.modelTable, tiny, 1), 1)
     host.click(ui.removeButton)
     assert ui.removeButton.text == "Remove for good"
@@ -357,7 +357,7 @@ def test_the_comparison_is_shown_and_a_click_leads_to_the_microbleed(host, panel
         host.click(view.plot_button)
     assert len(slicer.util.getNodesByClass("vtkMRMLPlotChartNode")) == 1
     series = slicer.util.getNodesByClass("vtkMRMLPlotSeriesNode")
-    assert sorted(node.GetName() for node in series) == ["local", "preview@1"]
+    assert sorted(node.GetName() for node in series) == ["local", "default@1"]
     table = next(node for node in series if node.GetName() == "local").GetTableNode()
     columns = [table.GetTable().GetColumn(c) for c in (0, 1)]
     points = [tuple(column.GetValue(r) for column in columns) for r in range(columns[0].GetNumberOfTuples())]

@@ -354,7 +354,7 @@ def test_counts_of_an_unfinished_review():
         " 1 added by the reader; 1 moved by the reader.",
         "Other places: 1 rejected (vessel 1); 1 unsure, not counted.",
         "Reader: Dr A. Candidates by CMBDetector 0.1.0.",
-        f"Model preview 1 ({MODEL['checksum'][:12]}): Trained on simulated scans.",
+        f"Model default 1 ({MODEL['checksum'][:12]}): Trained on simulated scans.",
         "Not for clinical use.",
     ]
     assert summarise(judged(), 0.6).is_complete

@@ -27,7 +27,7 @@ def test_a_review_is_found_and_goes_on(tmp_path):
     of, log = sitting(tmp_path)
     (found,) = find_reviews(tmp_path, KEY)
     assert (found.path, found.reader, found.reviewed, found.total) == (log.path, "Dr A", 3, 4)
-    assert (found.model_name, found.model_version, found.model_checksum) == ("preview", "1", "ab" * 32)
+    assert (found.model_name, found.model_version, found.model_checksum) == ("default", "1", "ab" * 32)
     assert (found.started, found.last_change) == ("2026-03-01T10:00:01+00:00", "2026-03-01T10:00:07+00:00")
     assert (found.damaged, found.problem) == (0, "")
     opened, again = resume(found.path)

@@ -281,4 +281,4 @@ def test_hd_bet_without_weights_says_how_to_get_on(worker, scan, tiny_model, tmp
 def test_models_are_listed(worker):
     run = worker("models", "list")
     assert run.code == 0
-    assert "preview" in [model["name"] for model in run.last("result")["models"]]
+    assert "default" in [model["name"] for model in run.last("result")["models"]]
