@@ -94,7 +94,7 @@ def test_the_default_margin_is_enough_for_a_trained_network(brain):
         for most, margin in ((10**9, unet.margin(architecture)), (100_000, None))
     ]
     assert len(plan_tiles(mask, unet.stride(architecture), likelihood.tile_margin(architecture), 100_000)) > 4
-    assert maps[0].max() > 0.3
+    assert maps[0].max() > 0.2
     assert np.abs(maps[0] - maps[1]).max() < 0.03
 
 
@@ -233,7 +233,8 @@ def test_without_memory_the_search_goes_on_in_small_pieces_once(networks, brain,
     progress.log = notes.append
     most = 80_000
     short = [_Short(network, most) for network in networks]
-    detector = Detector([], [_Short(network, 10 * 20 * 20 * 16) for network in cnns], SMALL, cnn)
+    ten_windows = 10 * int(np.prod(cnn["window"]))
+    detector = Detector([], [_Short(network, ten_windows) for network in cnns], SMALL, cnn)
     detector._folded = short
     found = detector.detect(image, mask, 0.01, inference, progress)
     assert found.candidates == expected.candidates
