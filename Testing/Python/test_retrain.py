@@ -48,7 +48,7 @@ from CMBDetectorLib.training.replay import (
 from CMBDetectorLib.training.settings import FitSettings
 
 SPACING = (0.45, 0.45, 1.0)
-SHORT = ("--epochs", 2, "--steps", 3, "--seed", 5)
+SHORT = ("--epochs", 2, "--steps", 6, "--seed", 5)
 
 
 @pytest.fixture(scope="module")
