@@ -357,7 +357,7 @@ def test_the_comparison_is_shown_and_a_click_leads_to_the_microbleed(host, panel
         host.click(view.plot_button)
     assert len(slicer.util.getNodesByClass("vtkMRMLPlotChartNode")) == 1
     series = slicer.util.getNodesByClass("vtkMRMLPlotSeriesNode")
-    assert sorted(node.GetName() for node in series) == ["local", "default@1"]
+    assert sorted(node.GetName() for node in series) == ["default@1", "local"]
     table = next(node for node in series if node.GetName() == "local").GetTableNode()
     columns = [table.GetTable().GetColumn(c) for c in (0, 1)]
     points = [tuple(column.GetValue(r) for column in columns) for r in range(columns[0].GetNumberOfTuples())]
