@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from CMBDetectorLib.datasets.bids import Point, read_points, write_points
-from CMBDetectorLib.detection.candidates import find_peaks
 from CMBDetectorLib.detection.detector import Detector
 from CMBDetectorLib.evaluation.matching import HIT_RADIUS_MM
 from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.training.cases import PreparedCase
 from CMBDetectorLib.training.patches import away_from
+from CMBDetectorLib.training.proposals import proposals_in
 from CMBDetectorLib.volume import Volume
 
 _MOST_MIMICS = 400
@@ -28,12 +28,10 @@ def mine_mimics(detector: Detector, case: PreparedCase, threshold: float, path: 
     grid = Volume(np.empty((0, 0, 0)), case.ijk_to_ras)
     if path.is_file():
         return grid.to_ijk(np.array([p.ras_mm for p in read_points(path)], float).reshape(-1, 3))
-    image = case.volume
-    likelihood = detector.likelihood(image, case.mask_volume, "dense", progress)
-    peaks = find_peaks(likelihood.array, image.spacing, threshold, case.stored_mm)
-    mimics = away_from(peaks.ijk, case.microbleeds, image.spacing, case.stored_mm)[:_MOST_MIMICS]
+    found = proposals_in(detector, case, threshold, progress)
+    mimics = away_from(found.ijk, case.microbleeds, grid.spacing, case.stored_mm)[:_MOST_MIMICS]
     source = f"stage 1 at {threshold:g}, farther than {HIT_RADIUS_MM:g} mm from a microbleed"
-    rows = [Point(tuple(float(v) for v in ras), source=source) for ras in image.to_ras(mimics)]
+    rows = [Point(tuple(float(v) for v in ras), source=source) for ras in grid.to_ras(mimics)]
     write_points(path, rows, mimics=True)
     return mimics
 
