@@ -11,12 +11,8 @@ from CMBDetectorLib.detection.detector import Detector
 from CMBDetectorLib.evaluation.matching import HIT_RADIUS_MM
 from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.training.cases import PreparedCase
-from CMBDetectorLib.training.patches import away_from
-from CMBDetectorLib.training.proposals import proposals_in
+from CMBDetectorLib.training.proposals import mined_in, proposals_in
 from CMBDetectorLib.volume import Volume
-
-_MOST_MIMICS = 400
-"""The surest mistakes of a scan; more of them add time, and drown the microbleeds of a small dataset."""
 
 
 def mine_mimics(detector: Detector, case: PreparedCase, threshold: float, path: Path, progress: Progress) -> np.ndarray:
@@ -28,8 +24,7 @@ def mine_mimics(detector: Detector, case: PreparedCase, threshold: float, path: 
     grid = Volume(np.empty((0, 0, 0)), case.ijk_to_ras)
     if path.is_file():
         return grid.to_ijk(np.array([p.ras_mm for p in read_points(path)], float).reshape(-1, 3))
-    found = proposals_in(detector, case, threshold, progress)
-    mimics = away_from(found.ijk, case.microbleeds, grid.spacing, case.stored_mm)[:_MOST_MIMICS]
+    mimics = mined_in(case, proposals_in(detector, case, threshold, progress))
     source = f"stage 1 at {threshold:g}, farther than {HIT_RADIUS_MM:g} mm from a microbleed"
     rows = [Point(tuple(float(v) for v in ras), source=source) for ras in grid.to_ras(mimics)]
     write_points(path, rows, mimics=True)
