@@ -15,18 +15,23 @@ def main() -> int:
         sys.stdout.flush()
         events = os.dup(1)
         os.dup2(2, 1)
-    _prefer_packages()
+    if sys.argv[1:2] == ["runtime"]:
+        return _run_bare(events)
+    from CMBDetectorLib.runtime.using import prefer_packages
+
+    prefer_packages()
     try:
         if events is None:
             # The listener of the terminal needs it.
             import rich  # noqa: F401
         from CMBDetectorLib.worker.cli import CANCELLED, run
+        from CMBDetectorLib.worker.commands import COMMANDS
     except ImportError as error:
         from CMBDetectorLib.doctor.bare import run_without_packages
 
         return run_without_packages(sys.argv[1:], events, error)
 
-    code = run(sys.argv[1:], events)
+    code = run(sys.argv[1:], events, COMMANDS)
     if code == CANCELLED:
         from CMBDetectorLib.worker.stopping import leave
 
@@ -34,15 +39,12 @@ def main() -> int:
     return code
 
 
-def _prefer_packages() -> None:
-    """Put the folder of the extension's own packages before all others, here and in children.
+def _run_bare(events: int | None) -> int:
+    """Run the command that sets packages up, for which none may be needed."""
+    from CMBDetectorLib.worker import runtime_command
+    from CMBDetectorLib.worker.cli import run
 
-    PYTHONPATH holds it, too, but the launcher of Slicer's Python puts Slicer's packages before that.
-    """
-    folder = os.environ.get("CMBDETECTOR_PACKAGES")
-    if folder:
-        sys.path.insert(0, folder)
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
+    return run(sys.argv[1:], events, (runtime_command,))
 
 
 if __name__ == "__main__":

@@ -54,6 +54,12 @@ class MissingPackageError(CMBDetectorError):
     exit_code = 3
 
 
+class SetUpError(MissingPackageError):
+    """The packages could not be set up; those that were there before still are."""
+
+    code = "set-up"
+
+
 class ModelError(CMBDetectorError):
     """A model bundle or a set of weights is missing or damaged."""
 

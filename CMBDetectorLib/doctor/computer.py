@@ -24,8 +24,8 @@ _LEAST_GB, _ENOUGH_GB = 2.0, 4.0
 _UNLIMITED = 1 << 60
 _ASK_CARD_S = 10.0
 _WINDOWS_PATH = 260
-# The longest path inside TensorFlow 2.16 to 2.21 below its folder of packages is one of its header files.
-_LONGEST_INSIDE = 170
+# The longest path inside TensorFlow 2.16 to 2.21 below its folder of packages, but for headers, which are left out.
+_LONGEST_INSIDE = 110
 _THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "MKL_NUM_THREADS")
 
 
@@ -122,7 +122,7 @@ def path_lengths(folder: Path | None = None, system: str | None = None, long_pat
     values = {"folder_characters": len(str(folder)), "longest_path_characters": longest}
     if system != "Windows":
         return Finding("Path lengths", OK, f"up to {longest} characters; this system allows them", values=values)
-    long_paths = _windows_long_paths() if long_paths is None else long_paths
+    long_paths = windows_long_paths() if long_paths is None else long_paths
     text = f"up to {longest} characters; Windows allows {'any length' if long_paths else _WINDOWS_PATH}"
     if long_paths or longest < _WINDOWS_PATH:
         return Finding("Path lengths", OK, text, values=values)
@@ -173,7 +173,8 @@ def _quota() -> float | None:
     return None
 
 
-def _windows_long_paths() -> bool:
+def windows_long_paths() -> bool:
+    """Tell whether this Windows allows paths of more than 260 characters."""
     with suppress(ImportError, OSError):
         import winreg
 

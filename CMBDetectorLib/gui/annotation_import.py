@@ -18,10 +18,10 @@ from CMBDetectorLib.gui import preferences
 from CMBDetectorLib.gui.candidates_node import CandidatesNode
 from CMBDetectorLib.gui.commands import Commands, sentence
 from CMBDetectorLib.gui.endings import JobError
-from CMBDetectorLib.gui.interpreter import Interpreter
 from CMBDetectorLib.gui.job import WorkerJob
 from CMBDetectorLib.gui.scan_job import SCAN_FILE, ScanJob
 from CMBDetectorLib.gui.scan_node import file_of, from_world, scan_volume
+from CMBDetectorLib.runtime.interpreter import Interpreter
 
 _FILTERS = "Annotations (*.tsv *.csv *.mrk.json *.fcsv *.nii *.nii.gz *.nrrd);;All files (*)"
 _OTHER_READER = "other-reader"

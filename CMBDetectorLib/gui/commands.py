@@ -11,9 +11,9 @@ import qt
 from CMBDetectorLib.errors import CMBDetectorError
 from CMBDetectorLib.gui.detection import worker_interpreter
 from CMBDetectorLib.gui.endings import JobError
-from CMBDetectorLib.gui.interpreter import Interpreter
 from CMBDetectorLib.gui.job import WorkerJob
 from CMBDetectorLib.gui.job_queue import JobQueue
+from CMBDetectorLib.runtime.interpreter import Interpreter
 
 _TICK_MS = 100
 OnResult = Callable[[dict[str, Any]], None]

@@ -17,11 +17,11 @@ from CMBDetectorLib.candidate import Detection, read_detection
 from CMBDetectorLib.errors import CMBDetectorError
 from CMBDetectorLib.gui import preferences, scene
 from CMBDetectorLib.gui.endings import JobError
-from CMBDetectorLib.gui.interpreter import Interpreter, find_interpreter
 from CMBDetectorLib.gui.job import WorkerJob
 from CMBDetectorLib.gui.job_queue import JobQueue
 from CMBDetectorLib.gui.scan_job import MASK_FILE, SCAN_FILE, ScanJob
 from CMBDetectorLib.gui.scan_node import key_of, scan_volume
+from CMBDetectorLib.runtime.interpreter import Interpreter, find_interpreter
 from CMBDetectorLib.volume import Volume
 from CMBDetectorLib.worker.options import LOW_MEMORY
 

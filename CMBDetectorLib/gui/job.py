@@ -10,8 +10,8 @@ from typing import Any
 
 from CMBDetectorLib.errors import Cancelled, CMBDetectorError
 from CMBDetectorLib.gui.endings import CANCELLED, NO_MEMORY_TWICE, JobError, explain, is_for_want_of_memory
-from CMBDetectorLib.gui.interpreter import Interpreter
 from CMBDetectorLib.gui.worker_process import WorkerProcess
+from CMBDetectorLib.runtime.interpreter import Interpreter
 
 # The worker unwinds, and exits by itself after 0.7 s (worker.stopping.GRACE_S); all must be over within 2 s.
 KILL_AFTER_S = 1.3

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import qt
 
+from CMBDetectorLib.runtime.place import Place
+
 _PREFIX = "CMBDetector/"
 
 
@@ -30,7 +32,7 @@ def store(name: str, value: str | float) -> None:
 
 
 def data_folder() -> Path:
-    """Return the extension's own folder beside the application's settings: reviews, local data, runtime."""
+    """Return the extension's own folder beside the application's settings: reviews, local data."""
     chosen = text("DataFolder")
     return Path(chosen) if chosen else Path(qt.QSettings().fileName()).resolve().parent / "CMBDetector"
 
@@ -41,8 +43,8 @@ def reviews_folder() -> Path:
 
 
 def runtime_folder() -> Path:
-    """Return where the packages of the worker are installed, where they are."""
-    return data_folder() / "runtime"
+    """Return where the packages of the worker are set up: where ``cmbdetector runtime`` looks for them, too."""
+    return Place(Path(text("RuntimeFolder")) if text("RuntimeFolder") else None).folder
 
 
 def temporary_folder(prefix: str) -> Path:

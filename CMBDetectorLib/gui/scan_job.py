@@ -12,9 +12,9 @@ from slicer.i18n import tr as _
 from CMBDetectorLib.errors import CMBDetectorError
 from CMBDetectorLib.gui import scene
 from CMBDetectorLib.gui.endings import JobError
-from CMBDetectorLib.gui.interpreter import Interpreter
 from CMBDetectorLib.gui.job import WorkerJob
 from CMBDetectorLib.gui.scan_node import scan_volume, write_pieces
+from CMBDetectorLib.runtime.interpreter import Interpreter
 
 SCAN_FILE = "scan.nrrd"
 MASK_FILE = "mask.nrrd"

@@ -19,9 +19,9 @@ from typing import Any, BinaryIO
 
 from CMBDetectorLib import temporary
 from CMBDetectorLib.files import output_error
-from CMBDetectorLib.gui.interpreter import InterpreterError
 from CMBDetectorLib.locking import FileLock
 from CMBDetectorLib.processes import kill_group, kill_tree
+from CMBDetectorLib.runtime.interpreter import InterpreterError
 from CMBDetectorLib.worker.stopping import JOB_FOLDER, JOB_PREFIX, JOURNAL
 
 _LONGEST_LINE = 4 << 20

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,8 @@ from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.runtime.platforms import PLATFORMS, Platform
 
 FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "Runtime"
+VARIABLE = "CMBDETECTOR_LOCKS"
+"""The environment variable that names another folder of lock files: a department's own."""
 DETECTOR, HD_BET = "detector", "hd-bet"
 PARTS = {DETECTOR: "TensorFlow and what the detector computes with", HD_BET: "HD-BET and PyTorch"}
 
@@ -37,6 +41,11 @@ class Package:
         return f"{self.name}=={self.version} --hash=sha256:{self.sha256}"
 
     @property
+    def file_stem(self) -> str:
+        """What the name of its file begins with, in the spelling of :func:`normal_name`."""
+        return f"{normal_name(self.name)}-{self.version.lower()}"
+
+    @property
     def line(self) -> str:
         """The line of the lock file: sizes stand in the comment, which pip does not read."""
         kind = "source" if self.is_source else "wheel"
@@ -51,6 +60,11 @@ class Lock:
     platform: Platform
     python: str
     packages: tuple[Package, ...]
+
+    @property
+    def name(self) -> str:
+        """What tells it from locks of other parts, platforms and versions of Python."""
+        return lock_file(self.part, self.platform, self.python).stem
 
     @property
     def bytes(self) -> int:
@@ -71,7 +85,7 @@ class Lock:
 
 def lock_file(part: str, platform: Platform, python: str, folder: Path | None = None) -> Path:
     """Return where the lock lies, whether or not it is there; ``folder`` is another one than the program's own."""
-    return (folder or FOLDER) / f"{part}-{platform.name}-py{python}.txt"
+    return (folder or locks_folder()) / f"{part}-{platform.name}-py{python}.txt"
 
 
 def read_lock(part: str, platform: Platform, python: str, folder: Path | None = None) -> Lock:
@@ -86,7 +100,8 @@ def read_lock(part: str, platform: Platform, python: str, folder: Path | None = 
     except FileNotFoundError:
         raise BadInputError(
             f"{PARTS[part]} cannot be set up for Python {python} ({platform.words}).",
-            f"Use the Python of Slicer, or one of these versions: {', '.join(versions(part, platform, folder))}.",
+            "Use the Python of Slicer, or one of these versions: "
+            f"{', '.join(versions(part, platform, folder)) or 'none'}.",
         ) from None
     except (OSError, ValueError) as error:
         raise _damaged(path) from error
@@ -105,9 +120,33 @@ def read_lock(part: str, platform: Platform, python: str, folder: Path | None = 
     return Lock(part, platform, python, tuple(packages))
 
 
+def locks_folder() -> Path:
+    """Return where the lock files lie: in the folder that the environment names, else with the program."""
+    named = os.environ.get(VARIABLE, "").strip()
+    return Path(named) if named else FOLDER
+
+
+def modules(part: str) -> list[str]:
+    """Return the modules that must be loadable once ``part`` is set up.
+
+    Raises:
+        BadInputError: the list is damaged.
+    """
+    path = locks_folder() / "needs.json"
+    try:
+        return [str(name) for name in json.loads(path.read_text(encoding="utf-8"))["modules"][part]]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise _damaged(path) from error
+
+
+def normal_name(name: str) -> str:
+    """Return the name of a package in the one spelling that all of its spellings stand for (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def versions(part: str, platform: Platform, folder: Path | None = None) -> list[str]:
     """Return the Python versions that ``part`` is locked for on ``platform``."""
-    files = (folder or FOLDER).glob(f"{part}-{platform.name}-py*.txt")
+    files = (folder or locks_folder()).glob(f"{part}-{platform.name}-py*.txt")
     return sorted(file.stem.rpartition("-py")[2] for file in files)
 
 

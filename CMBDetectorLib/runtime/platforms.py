@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import platform as system
+import sys
+import sysconfig
 from dataclasses import dataclass
+
+from CMBDetectorLib.errors import SetUpError
 
 PYTHON = "3.12"
 """The Python of every Slicer that is supported."""
@@ -51,6 +56,29 @@ PLATFORMS = {
         Platform("macos-x86_64", "macOS on Intel", ("macosx_13_0_x86_64",), _unix("darwin", "Darwin", "x86_64")),
     )
 }
+
+
+def this_platform() -> Platform:
+    """Return the platform of the running interpreter.
+
+    Raises:
+        SetUpError: nothing is locked for it.
+    """
+    tag = sysconfig.get_platform()
+    if tag.endswith("universal2"):
+        tag = tag.replace("universal2", system.machine())
+    found = platform_of(tag)
+    if found is None:
+        raise SetUpError(
+            f"There is no list of packages for this computer ({tag}).",
+            "Make a Python environment with pip install cmbdetector, and choose it: cmbdetector runtime use FOLDER",
+        )
+    return found
+
+
+def this_python() -> str:
+    """Return the version of the running interpreter as lock files are named after it, "3.12"."""
+    return f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 def platform_of(tag: str) -> Platform | None:

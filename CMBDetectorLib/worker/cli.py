@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import CMBDetectorLib
 from CMBDetectorLib.errors import (
@@ -26,7 +26,6 @@ from CMBDetectorLib.errors import (
     OutputError,
     is_out_of_memory,
 )
-from CMBDetectorLib.worker.commands import COMMANDS
 from CMBDetectorLib.worker.listeners import make_listener
 from CMBDetectorLib.worker.stopping import follow_stdin, give_way
 
@@ -43,9 +42,12 @@ _EPILOG = (
 )
 
 
-def run(arguments: Sequence[str], events: int | None = None) -> int:
-    """Run the command line ``arguments`` and return the exit code; ``events`` is the descriptor of the event stream."""
-    parser = _parser(events is not None)
+def run(arguments: Sequence[str], events: int | None, commands: Sequence[Any]) -> int:
+    """Run the command line ``arguments`` and return the exit code; ``events`` is the descriptor of the event stream.
+
+    ``commands`` are the modules of those that are known.
+    """
+    parser = _parser(events is not None, commands)
     with make_listener(events) as listener:
         try:
             _catch_signals()
@@ -81,7 +83,7 @@ class _Parser(argparse.ArgumentParser):
         super().error(message)
 
 
-def _parser(as_event: bool) -> argparse.ArgumentParser:
+def _parser(as_event: bool, known: Sequence[Any]) -> argparse.ArgumentParser:
     _Parser.as_event = as_event
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--events", action="store_true", help="write progress as JSON lines to standard output")
@@ -91,7 +93,7 @@ def _parser(as_event: bool) -> argparse.ArgumentParser:
     parser = _Parser(prog="cmbdetector", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"cmbdetector {CMBDetectorLib.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for command in COMMANDS:
+    for command in known:
         command.add_parser(commands, common)
     return parser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import os
@@ -168,6 +169,32 @@ class Terminal(Listener):
         self._console.print(text, markup=False)
 
 
+class PlainTerminal(Listener):
+    """Lines on standard error, where nothing is there yet that draws a bar: each stage, and each tenth of it."""
+
+    _shown = ("", -1)
+
+    def show(self, stage: str, step: int, steps: int, fraction: float) -> None:
+        """Print the stage and how much of it is done, where that has changed by a tenth."""
+        tenth = 10 * step // steps if steps else 0
+        if (stage, tenth) != self._shown:
+            self._shown = stage, tenth
+            print(f"{stage} {10 * tenth:3} %" if steps else f"{stage} ...", file=sys.stderr, flush=True)
+
+    def log(self, message: str) -> None:
+        """Print a note."""
+        print(message, file=sys.stderr, flush=True)
+
+    def result(self, data: dict[str, Any], text: str) -> None:
+        """Print the result to standard output."""
+        print(text, flush=True)
+
+    def error(self, error: CMBDetectorError) -> None:
+        """Print the sentence and the next step."""
+        hint = f"\n  {error.hint}" if error.hint else ""
+        print(f"cmbdetector: {error.message}{hint}", file=sys.stderr, flush=True)
+
+
 def make_listener(events: int | None) -> Listener:
     """Return the listener for this process: the event stream on the descriptor ``events``, or the terminal."""
     if events is not None:
@@ -176,4 +203,4 @@ def make_listener(events: int | None) -> Listener:
         # A path with letters that the terminal cannot show must not end a night's work.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    return Terminal()
+    return Terminal() if importlib.util.find_spec("rich") is not None else PlainTerminal()

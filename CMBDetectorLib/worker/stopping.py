@@ -43,7 +43,7 @@ def follow_stdin(grace_s: float = GRACE_S) -> None:
         temporary.keep_journal(folder / JOURNAL)
 
     def follow() -> None:
-        _wait_for_end(0)
+        wait_for_end(0)
         _interrupt_main_thread()
         time.sleep(grace_s)
         leave(Cancelled.exit_code)
@@ -53,10 +53,10 @@ def follow_stdin(grace_s: float = GRACE_S) -> None:
 
 def give_way() -> None:
     """Let the application that started this process, in which somebody scrolls and judges, go first."""
-    import psutil
+    # Slower scrolling is no reason not to work, nor is a Python without psutil, which sets up the packages.
+    with contextlib.suppress(Exception):
+        import psutil
 
-    # Slower scrolling is no reason not to work.
-    with contextlib.suppress(OSError, psutil.Error):
         psutil.Process().nice(getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", _NICE))
 
 
@@ -89,7 +89,7 @@ def _is_pipe(descriptor: int) -> bool:
         return False
 
 
-def _wait_for_end(descriptor: int) -> None:
+def wait_for_end(descriptor: int) -> None:
     """Return when the other end of the pipe ``descriptor`` has been closed; what is written to it is ignored."""
     try:
         if os.name == "nt":

@@ -9,8 +9,8 @@ import real_worker
 from memory_group import MemoryGroup
 from outcome import Chaos, Outcome
 
-from CMBDetectorLib.gui.interpreter import Interpreter
 from CMBDetectorLib.gui.job import WorkerJob
+from CMBDetectorLib.runtime.interpreter import Interpreter
 from CMBDetectorLib.worker.options import LOW_MEMORY
 
 _MB = 1 << 20

@@ -15,8 +15,8 @@ from conftest import run_worker
 
 from CMBDetectorLib.candidate import Candidate, read_detection
 from CMBDetectorLib.errors import CMBDetectorError
-from CMBDetectorLib.gui.interpreter import Interpreter
 from CMBDetectorLib.gui.job import WorkerJob
+from CMBDetectorLib.runtime.interpreter import Interpreter
 
 SHARED = "CMBDETECTOR_CHAOS_SHARED"
 """The environment variable that names a folder where the tiny model is kept from one run to the next."""

@@ -20,7 +20,7 @@ from CMBDetectorLib.gui.job import WorkerJob
 _HOST = """
 import sys, time
 from pathlib import Path
-from CMBDetectorLib.gui.interpreter import Interpreter
+from CMBDetectorLib.runtime.interpreter import Interpreter
 from CMBDetectorLib.gui.job import WorkerJob
 job = WorkerJob(sys.argv[1:], Interpreter(Path(sys.executable)))
 job.start()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 
-from CMBDetectorLib.gui.interpreter import Interpreter
 from CMBDetectorLib.gui.job import WorkerJob
+from CMBDetectorLib.runtime.interpreter import Interpreter
 
 OWN = Interpreter(Path(sys.executable))
 

@@ -18,10 +18,10 @@ from CMBDetectorLib.candidate import read_detection
 from CMBDetectorLib.datasets.bids import read_dataset
 from CMBDetectorLib.errors import OutOfMemoryError, is_out_of_memory
 from CMBDetectorLib.gui.endings import NO_MEMORY_TWICE, explain
-from CMBDetectorLib.gui.interpreter import LIBRARY
 from CMBDetectorLib.gui.job import WorkerJob
 from CMBDetectorLib.gui.worker_process import sweep
 from CMBDetectorLib.locking import FileLock
+from CMBDetectorLib.runtime.interpreter import LIBRARY
 from CMBDetectorLib.volume import Volume, write_volume
 from CMBDetectorLib.worker.options import LOW_MEMORY
 
@@ -210,7 +210,7 @@ def _host_and_worker_killed(tmp_path) -> tuple[Path, Path]:
     python = program(tmp_path / "half", half).python
     host = (
         "import time\nfrom pathlib import Path\n"
-        "from CMBDetectorLib.gui.interpreter import Interpreter\nfrom CMBDetectorLib.gui.job import WorkerJob\n"
+        "from CMBDetectorLib.runtime.interpreter import Interpreter\nfrom CMBDetectorLib.gui.job import WorkerJob\n"
         f"job = WorkerJob([], Interpreter(Path({str(python)!r})))\njob.start()\n"
         "while True:\n    print(*[event['event'] for event in job.poll()], flush=True)\n    time.sleep(0.1)\n"
     )

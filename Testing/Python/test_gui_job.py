@@ -18,10 +18,10 @@ import pytest
 from jobs import OWN, at_stage, family, follow, gone, program
 
 from CMBDetectorLib.gui.endings import explain
-from CMBDetectorLib.gui.interpreter import LIBRARY, Interpreter
 from CMBDetectorLib.gui.job import WorkerJob
 from CMBDetectorLib.gui.job_queue import JobQueue
 from CMBDetectorLib.models.versions import bundled_versions
+from CMBDetectorLib.runtime.interpreter import LIBRARY, Interpreter
 from CMBDetectorLib.volume import Volume, read_volume, write_volume
 from CMBDetectorLib.worker.commands import simulate
 from CMBDetectorLib.worker.listeners import Listener
@@ -245,7 +245,7 @@ def test_a_host_that_is_killed_leaves_no_worker(large, tmp_path, temporary_files
     python = sys.executable if real else program(tmp_path / "stuck", STUCK).python
     host = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from CMBDetectorLib.gui.interpreter import Interpreter\nfrom CMBDetectorLib.gui.job import WorkerJob\n"
+        "from CMBDetectorLib.runtime.interpreter import Interpreter\nfrom CMBDetectorLib.gui.job import WorkerJob\n"
         f"job = WorkerJob({arguments!r}, Interpreter(Path({str(python)!r})))\njob.start()\n"
         "while True:\n    job.poll(); time.sleep(0.05)\n    print(job.stage, flush=True)\n"
     )

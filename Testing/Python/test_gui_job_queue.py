@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from CMBDetectorLib.errors import BadInputError
-from CMBDetectorLib.gui.interpreter import Interpreter
 from CMBDetectorLib.gui.job import WorkerJob
 from CMBDetectorLib.gui.job_queue import JobQueue
+from CMBDetectorLib.runtime.interpreter import Interpreter
 
 OWN = Interpreter(Path(sys.executable))
 

@@ -3,6 +3,7 @@
 ``run(options, listener)`` returns the data of the result event and the text for a terminal.
 """
 
+from CMBDetectorLib.worker import runtime_command
 from CMBDetectorLib.worker.commands import (
     convert,
     dataset,
@@ -17,4 +18,6 @@ from CMBDetectorLib.worker.commands import (
     train,
 )
 
-COMMANDS = (detect, preprocess, simulate, train, evaluate, export, dataset, retrain, convert, models, doctor)
+COMMANDS = (
+    detect, preprocess, simulate, train, evaluate, export, dataset, retrain, convert, models, runtime_command, doctor,
+)  # fmt: skip

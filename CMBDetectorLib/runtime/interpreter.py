@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from CMBDetectorLib.errors import MissingPackageError
+from CMBDetectorLib.runtime.place import PACKAGES_VARIABLE, Place
 
 VARIABLE = "CMBDETECTOR_PYTHON"
 LIBRARY = Path(__file__).resolve().parents[2]
@@ -23,6 +24,7 @@ _OF_THE_APPLICATION = {
     "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "ITK_AUTOLOAD_PATH", "SSL_CERT_FILE",
 }  # fmt: skip
 _OF_QT = ("QT_", "QTWEBENGINE")
+_CHOOSE_ANOTHER = "Choose another Python in the section Set up of the module, or: cmbdetector runtime use FOLDER"
 
 
 class InterpreterError(MissingPackageError):
@@ -33,10 +35,10 @@ class InterpreterError(MissingPackageError):
 
 @dataclass(frozen=True)
 class Interpreter:
-    """The Python executable ``python``; ``packages`` is a folder of packages (``pip install --target``) for it."""
+    """The Python executable ``python``; ``packages`` are folders of packages for it that the extension has set up."""
 
     python: Path
-    packages: Path | None = None
+    packages: tuple[Path, ...] = ()
 
     @property
     def is_own(self) -> bool:
@@ -66,11 +68,11 @@ class Interpreter:
                 if name in _OF_THE_APPLICATION or name.startswith(_OF_QT):
                     del environment[name]
             environment["PATH"] = _without_application(environment.get("PATH", os.defpath))
-        environment.pop("CMBDETECTOR_PACKAGES", None)
-        paths = [str(LIBRARY)]
-        if self.packages is not None:
-            paths.append(str(self.packages))
-            environment["CMBDETECTOR_PACKAGES"] = str(self.packages)
+        set_up = environment.pop(PACKAGES_VARIABLE, "").split(os.pathsep)
+        inherited = os.pathsep.join(name for name in inherited.split(os.pathsep) if name not in set_up)
+        paths = [str(LIBRARY), *map(str, self.packages)]
+        if self.packages:
+            environment[PACKAGES_VARIABLE] = os.pathsep.join(map(str, self.packages))
             environment["PYTHONNOUSERSITE"] = "1"
         environment["PYTHONPATH"] = os.pathsep.join([*paths, *filter(None, [inherited])])
         # Not the working folder: a file called random.py among a user's images must not be imported.
@@ -84,27 +86,34 @@ def find_interpreter(setting: str | None, runtime_folder: Path | None) -> Interp
     """Return the Python to run the worker with.
 
     Args:
-        setting: the user's choice (executable, or the folder of an environment); it wins.
-        runtime_folder: where the extension installs packages for the application's own Python.
+        setting: the user's choice in the application's settings; it wins.
+        runtime_folder: where the extension sets up packages for the application's own Python.
 
-    The environment variable ``CMBDETECTOR_PYTHON`` comes second, ``runtime_folder`` third, and the
-    application's own Python last, where it has the packages itself.
+    The environment variable ``CMBDETECTOR_PYTHON`` comes second, an interpreter chosen with ``cmbdetector runtime use``
+    third, what is set up in ``runtime_folder`` fourth, and the application's own Python last, where it has the
+    packages itself.
 
     Raises:
         InterpreterError: nothing is usable, or what was chosen is not there.
     """
     if setting and setting.strip():
-        return Interpreter(_chosen(setting.strip(), "Choose another Python (field Python of the module)."))
+        return Interpreter(resolved(setting.strip(), _CHOOSE_ANOTHER))
     if os.environ.get(VARIABLE, "").strip():
-        return Interpreter(_chosen(os.environ[VARIABLE].strip(), f"Correct the environment variable {VARIABLE}."))
-    if runtime_folder is not None and runtime_folder.is_dir() and any(runtime_folder.iterdir()):
-        return Interpreter(application_python(), runtime_folder.absolute())
+        return Interpreter(resolved(os.environ[VARIABLE].strip(), f"Correct the environment variable {VARIABLE}."))
+    if runtime_folder is not None:
+        place = Place(runtime_folder)
+        chosen = place.chosen_python()
+        if chosen is not None:
+            return Interpreter(resolved(chosen, _CHOOSE_ANOTHER))
+        packages = place.packages()
+        if packages:
+            return Interpreter(application_python(), packages)
     if importlib.util.find_spec("tensorflow") is not None and importlib.util.find_spec("keras") is not None:
         # Found, not imported: somebody has installed them beside the application's own packages.
         return Interpreter(application_python())
     raise InterpreterError(
-        "The packages that CMBDetector computes with are not installed yet.",
-        "Choose the folder of a Python environment that has them (field Python of the module).",
+        "The packages that CMBDetector computes with are not set up yet.",
+        "Open the section Set up of the module: it fetches them, or uses a Python that has them.",
     )
 
 
@@ -124,12 +133,16 @@ def application_python() -> Path:
     if running.name.lower().startswith("python"):
         return running
     raise InterpreterError(
-        "The Python of this application was not found.", "Choose a Python (field Python of the module)."
+        "The Python of this application was not found.", "Choose a Python in the section Set up of the module."
     )
 
 
-def _chosen(text: str, hint: str) -> Path:
-    """Return the executable that ``text`` names: its path, a name on PATH, or the folder of an environment."""
+def resolved(text: str, hint: str) -> Path:
+    """Return the executable that ``text`` names: its path, a name on PATH, or the folder of an environment.
+
+    Raises:
+        InterpreterError: there is none; ``hint`` is the next step.
+    """
     path = Path(text).expanduser()
     if path.is_dir():
         inside = [path / name for name in _IN_FOLDER if (path / name).is_file()]
@@ -150,7 +163,7 @@ def _chosen(text: str, hint: str) -> Path:
 def _without_application(search_path: str) -> str:
     """Return PATH without the folders of Slicer, whose libraries another Python on Windows would load."""
     home = os.environ.get("SLICER_HOME")
-    if not home or "slicer" not in sys.modules:
+    if not home:
         return search_path
     top = os.path.normcase(os.path.abspath(home))
     folders = [os.path.normcase(os.path.abspath(folder)) for folder in search_path.split(os.pathsep)]

@@ -1,0 +1,101 @@
+"""Fetching the files of a lock with pip, in batches, so that what is there stays there whatever happens next."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from CMBDetectorLib import temporary
+from CMBDetectorLib.errors import OutputError, SetUpError
+from CMBDetectorLib.files import output_error
+from CMBDetectorLib.locking import FileLock
+from CMBDetectorLib.runtime import wheels
+from CMBDetectorLib.runtime.locks import Lock, Package
+from CMBDetectorLib.runtime.pip import run_pip
+from CMBDetectorLib.runtime.place import size_on_disk
+
+# Each call of pip costs a second; what a kill costs is at most one batch.
+_BATCH_BYTES = 20_000_000
+_LOCK = ".fetching.lock"
+
+Report = Callable[[int, int], None]
+
+
+def fetch(lock: Lock, folder: Path, report: Report) -> wheels.Found:
+    """Fill ``folder`` with the files of ``lock`` that it lacks; ``report(done, total)`` is told bytes.
+
+    pip replaces those with a wrong checksum; others in the folder are left alone.
+
+    Raises:
+        SetUpError: pip failed.
+        OutputError: the folder cannot be written, is being filled by another process, or the disk is full.
+    """
+    holder = FileLock(folder / _LOCK)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not holder.acquire():
+            raise OutputError(f"{folder} is being filled already, by {holder.holder()}.", "Wait until that is done.")
+        for path in folder.glob(f"{temporary.PREFIX}*"):
+            temporary.remove(path)
+        found = wheels.find_files(folder, lock)
+        with temporary.undisturbed():
+            work = Path(tempfile.mkdtemp(prefix=temporary.PREFIX, dir=folder))
+            temporary.register(work)
+        try:
+            done = lock.bytes - found.missing_bytes
+            report(done, lock.bytes)
+            for batch in _batches([package for package in found.missing if not package.is_source]):
+                _fetch_batch(batch, lock, folder, work, (), lambda more, done=done: report(done + more, lock.bytes))
+                done += sum(package.bytes for package in batch)
+            sources = [package for package in found.missing if package.is_source]
+            if sources:
+                # pip asks a source for its metadata, which takes the setuptools that are locked, too.
+                tools = work / "tools"
+                whole = wheels.find_files(folder, lock).files
+                wheels.unpack([path for package, path in whole.items() if package.name == "setuptools"], tools)
+                _fetch_batch(sources, lock, folder, work, (tools,), lambda more: report(done + more, lock.bytes))
+        finally:
+            temporary.remove(work)
+            temporary.unregister(work)
+        found = wheels.find_files(folder, lock)
+    except OSError as error:
+        raise output_error(error, folder) from error
+    finally:
+        holder.release()
+    if found.missing:
+        raise SetUpError(f"These packages were not fetched: {wheels.names(found.missing)}.", "Try again.")
+    return found
+
+
+def _batches(packages: Sequence[Package]) -> Iterator[list[Package]]:
+    """Iterate over groups of ``packages``, small ones together."""
+    batch: list[Package] = []
+    for package in sorted(packages, key=lambda package: package.bytes):
+        batch.append(package)
+        if sum(package.bytes for package in batch) >= _BATCH_BYTES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _fetch_batch(
+    batch: Sequence[Package],
+    lock: Lock,
+    folder: Path,
+    work: Path,
+    paths: Sequence[Path],
+    report: Callable[[int], None],
+) -> None:
+    lines = work / "lines.txt"
+    lines.write_text("".join(f"{package.requirement}\n" for package in batch), encoding="ascii")
+    inside, size = work / "pip", sum(package.bytes for package in batch)
+    inside.mkdir(exist_ok=True)
+    options = ["--no-deps", "--no-cache-dir", "--require-hashes", "--dest", str(folder), "--requirement", str(lines)]
+    if batch[0].is_source:
+        options += ["--no-build-isolation", "--no-binary", ",".join(package.name for package in batch)]
+    else:
+        options += ["--only-binary=:all:", *lock.platform.pip_options(lock.python)]
+    run_pip(["download", *options], inside, paths, watch=lambda: report(min(size, size_on_disk(inside))))
+    temporary.remove(inside)
