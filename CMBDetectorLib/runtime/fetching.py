@@ -65,6 +65,7 @@ def fetch(lock: Lock, folder: Path, report: Report) -> wheels.Found:
         holder.release()
     if found.missing:
         raise SetUpError(f"These packages were not fetched: {wheels.names(found.missing)}.", "Try again.")
+    report(lock.bytes, lock.bytes)
     return found
 
 
