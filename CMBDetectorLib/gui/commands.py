@@ -25,13 +25,16 @@ class _Asked:
     kind: str
     on_result: OnResult
     on_error: OnError
+    on_progress: OnResult
     is_told: bool = False
 
 
 class Commands:
     """Runs commands one after the other, in a queue of their own: a list of models does not wait for a training."""
 
-    def __init__(self) -> None:
+    def __init__(self, interpreter: Callable[[], Interpreter] = worker_interpreter) -> None:
+        """``interpreter`` returns the Python that runs them, or raises ``CMBDetectorError``."""
+        self._interpreter = interpreter
         self._queue = JobQueue()
         self._asked: dict[int, _Asked] = {}
         self._number = 0
@@ -55,19 +58,22 @@ class Commands:
         on_result: OnResult,
         on_error: OnError,
         make: Callable[[Interpreter], WorkerJob] | None = None,
+        on_progress: OnResult = lambda event: None,
     ) -> None:
-        """Run ``cmbdetector ARGUMENTS``, or the job that ``make`` returns; one of the two functions is called once.
+        """Run ``cmbdetector ARGUMENTS``, or the job that ``make`` returns.
+
+        ``on_result`` or ``on_error`` is called once, ``on_progress`` before it with each event of that kind.
 
         Earlier commands of the same ``kind`` are dropped without a word: what was asked last is what is wanted.
         """
         self.drop(kind)
         try:
-            interpreter = worker_interpreter()
+            interpreter = self._interpreter()
         except CMBDetectorError as error:
             on_error(JobError(error.message, error.hint, error.code))
             return
         self._number += 1
-        self._asked[self._number] = _Asked(kind, on_result, on_error)
+        self._asked[self._number] = _Asked(kind, on_result, on_error, on_progress)
         job = make or (lambda interpreter: WorkerJob(arguments, interpreter))
         self._queue.add(self._number, kind, lambda: job(interpreter))
         self._timer.start()
@@ -89,7 +95,11 @@ class Commands:
     def _on_tick(self) -> None:
         for number, event in self._queue.tick():
             asked = self._asked.get(number)
-            if asked is None or asked.is_told or event["event"] not in ("result", "error"):
+            if asked is None or asked.is_told:
+                continue
+            if event["event"] == "progress":
+                asked.on_progress(event)
+            if event["event"] not in ("result", "error"):
                 continue
             asked.is_told = True
             if event["event"] == "result":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,19 +12,21 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from CMBDetectorLib.errors import CMBDetectorError
-from CMBDetectorLib.gui import preferences
+from CMBDetectorLib.errors import CMBDetectorError, MissingPackageError
 from CMBDetectorLib.gui.candidates_node import MASK_ROLE, CandidatesNode
 from CMBDetectorLib.gui.detection import Progress, Settings
 from CMBDetectorLib.gui.plain_text import plain_tip
 from CMBDetectorLib.models.bundle import DEFAULT_MODEL, RESOURCES, read_card
 from CMBDetectorLib.models.registry import Registry
 from CMBDetectorLib.models.versions import Version, all_versions, bundled_versions, find_version
+from CMBDetectorLib.runtime.interpreter import InterpreterError
 
 if TYPE_CHECKING:
     from CMBDetectorLib.gui.detection import DetectionLogic
 
 _LOGGER = logging.getLogger("CMBDetector")
+NEEDS_SET_UP = (InterpreterError.code, MissingPackageError.code)
+"""Codes of errors that setting the packages up may mend."""
 MASKS = {
     "auto": "Automatic (HD-BET where it is set up)",
     "hd-bet": "HD-BET",
@@ -41,6 +44,7 @@ class DetectPanel:
 
     def __init__(self, logic: DetectionLogic) -> None:
         self.logic = logic
+        self.on_set_up: Callable[[], None] = lambda: None
         self.parameters: Any = None
         self._is_showing = False
         self._details = ""
@@ -50,7 +54,6 @@ class DetectPanel:
         for key, text in MASKS.items():
             self.ui.maskCombo.addItem(_(text), key)
         self._fill_models()
-        self.ui.pythonEdit.text = preferences.text("Interpreter")
         self._connect()
         self.show_idle()
 
@@ -106,13 +109,14 @@ class DetectPanel:
         self.ui.progressBar.value = 0
         self.update()
 
-    def say(self, message: str, details: str = "", report: bool = False) -> None:
-        """Show one sentence; ``details`` stay behind a button."""
+    def say(self, message: str, details: str = "", report: bool = False, needs_set_up: bool = False) -> None:
+        """Show one sentence; ``details`` stay behind a button, ``needs_set_up`` offers to set packages up."""
         self._details = details
         self.ui.messageLabel.text = message
         self.ui.messageLabel.setVisible(bool(message))
         self.ui.detailsButton.setVisible(bool(details))
         self.ui.reportButton.setVisible(report)
+        self.ui.setUpButton.setVisible(needs_set_up)
 
     def refresh_models(self, choose_active: bool = False) -> None:
         """Offer the models as they are installed now; ``choose_active`` takes the active one."""
@@ -157,7 +161,7 @@ class DetectPanel:
         try:
             self.logic.add_sample()
         except CMBDetectorError as error:
-            self.say(f"{error.message} {error.hint}")
+            self._tell(error)
         self.update()
 
     def _start(self) -> None:
@@ -168,7 +172,10 @@ class DetectPanel:
         try:
             self.logic.add(self.scan, self.settings())
         except CMBDetectorError as error:
-            self.say(f"{error.message} {error.hint}")
+            self._tell(error)
+
+    def _tell(self, error: CMBDetectorError) -> None:
+        self.say(f"{error.message} {error.hint}", needs_set_up=error.code in NEEDS_SET_UP)
 
     def _connect(self) -> None:
         ui = self.ui
@@ -176,8 +183,7 @@ class DetectPanel:
         ui.queueButton.connect("clicked()", self._on_queue)
         ui.sampleButton.connect("clicked()", self.load_sample)
         ui.modelFolderButton.connect("clicked()", self._on_model_folder)
-        ui.pythonEdit.connect("editingFinished()", self._on_python)
-        ui.pythonButton.connect("clicked()", self._on_python_button)
+        ui.setUpButton.connect("clicked()", lambda: self.on_set_up())
         ui.detailsButton.connect("clicked()", self._on_details)
         ui.reportButton.connect("clicked()", self._on_report)
         ui.maskCombo.connect("currentIndexChanged(int)", self._on_mask)
@@ -216,15 +222,6 @@ class DetectPanel:
         if folder and self.parameters is not None:
             self.parameters.model = str(folder)
             self._show_choices()
-
-    def _on_python(self) -> None:
-        preferences.store("Interpreter", str(self.ui.pythonEdit.text).strip())
-
-    def _on_python_button(self) -> None:
-        folder = qt.QFileDialog.getExistingDirectory(self.widget, _("Folder of a Python environment"))
-        if folder:
-            self.ui.pythonEdit.text = str(folder)
-            self._on_python()
 
     def _on_details(self) -> None:
         slicer.util.infoDisplay(_("What the program wrote to its log:"), detailedText=self._details)

@@ -14,13 +14,14 @@ from slicer.i18n import tr as _
 from CMBDetectorLib.errors import CMBDetectorError
 from CMBDetectorLib.gui import scene, slice_views
 from CMBDetectorLib.gui.candidates_node import CandidatesNode
-from CMBDetectorLib.gui.detect_panel import DetectPanel
-from CMBDetectorLib.gui.detection import DetectionLogic, Outcome
+from CMBDetectorLib.gui.detect_panel import NEEDS_SET_UP, DetectPanel
+from CMBDetectorLib.gui.detection import DetectionLogic, Outcome, worker_interpreter
 from CMBDetectorLib.gui.doctor_panel import DoctorPanel
 from CMBDetectorLib.gui.export_panel import ExportPanel
 from CMBDetectorLib.gui.learning import Learning, LearningContext
 from CMBDetectorLib.gui.review_panel import ReviewPanel
 from CMBDetectorLib.gui.scan_node import scan_volume
+from CMBDetectorLib.gui.set_up_panel import SetUpPanel
 from CMBDetectorLib.volume import Volume
 
 _TICK_MS = 100
@@ -61,6 +62,7 @@ class ModulePanels:
         )
         self.retrain, self.models = self.learning.retrain, self.learning.models
         self.doctor = DoctorPanel()
+        self.set_up = SetUpPanel(lambda: me._on_set_up())
         self.sections = [
             self._section(layout, _("Detect"), "detectSection", self.detect.widget),
             self._section(layout, _("Review"), "reviewSection", self.review.widget),
@@ -68,12 +70,15 @@ class ModulePanels:
             self._section(layout, _("Retrain on local data"), "retrainSection", self.retrain.widget),
             self._section(layout, _("Models"), "modelSection", self.models.widget),
             self._section(layout, _("Check the installation"), "doctorSection", self.doctor.widget),
+            self._section(layout, _("Set up"), "setUpSection", self.set_up.widget),
         ]
         for section in self.sections[3:]:
             # What asks the worker is not asked before somebody wants to see it.
             section.collapsed = True
         self.sections[3].connect("contentsCollapsed(bool)", lambda closed: closed or me.retrain.refresh())
         self.sections[4].connect("contentsCollapsed(bool)", lambda closed: closed or me.models.refresh())
+        self.sections[6].connect("contentsCollapsed(bool)", lambda closed: closed or me.set_up.update())
+        self.detect.on_set_up = lambda: me._open(me.sections[6])
         layout.addStretch(1)
         self.logic.on_busy = self._start_timer
         self.logic.on_progress = self.detect.show_progress
@@ -103,6 +108,7 @@ class ModulePanels:
         self.review.enter()
         self._follow()
         self._refresh_learning()
+        self._offer_set_up()
 
     def exit(self) -> None:
         """Another module is shown."""
@@ -120,6 +126,7 @@ class ModulePanels:
         self.export.close()
         self.learning.close()
         self.doctor.close()
+        self.set_up.close()
         self.logic.close()
 
     def load_sample(self) -> None:
@@ -215,6 +222,19 @@ class ModulePanels:
             if not section.collapsed:
                 panel.refresh()
 
+    # What computes
+
+    def _offer_set_up(self) -> None:
+        """Open the section *Set up* where nothing can compute yet."""
+        try:
+            worker_interpreter()
+        except CMBDetectorError:
+            self._open(self.sections[6])
+
+    def _on_set_up(self) -> None:
+        self.detect.say("")
+        self._refresh_learning()
+
     @staticmethod
     def _open(section: Any) -> None:
         section.collapsed = False
@@ -253,7 +273,11 @@ class ModulePanels:
             return
         # The title may be the name of a patient, which the application's log must not hold.
         _LOGGER.error("%s: %s\n%s", outcome.key, outcome.error.message, outcome.log)
-        self.detect.say(f"{outcome.title}: {outcome.error.message} {outcome.error.hint}", details=outcome.log)
+        self.detect.say(
+            f"{outcome.title}: {outcome.error.message} {outcome.error.hint}",
+            details=outcome.log,
+            needs_set_up=outcome.error.code in NEEDS_SET_UP,
+        )
 
     def _load_sample_file(self, outcome: Outcome) -> None:
         try:

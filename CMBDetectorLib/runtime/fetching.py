@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from CMBDetectorLib import temporary
@@ -11,7 +12,7 @@ from CMBDetectorLib.errors import OutputError, SetUpError
 from CMBDetectorLib.files import output_error
 from CMBDetectorLib.locking import FileLock
 from CMBDetectorLib.runtime import wheels
-from CMBDetectorLib.runtime.locks import Lock, Package
+from CMBDetectorLib.runtime.locks import PARTS, Lock, Package, read_lock
 from CMBDetectorLib.runtime.pip import run_pip
 from CMBDetectorLib.runtime.place import size_on_disk
 
@@ -43,18 +44,7 @@ def fetch(lock: Lock, folder: Path, report: Report) -> wheels.Found:
             work = Path(tempfile.mkdtemp(prefix=temporary.PREFIX, dir=folder))
             temporary.register(work)
         try:
-            done = lock.bytes - found.missing_bytes
-            report(done, lock.bytes)
-            for batch in _batches([package for package in found.missing if not package.is_source]):
-                _fetch_batch(batch, lock, folder, work, (), lambda more, done=done: report(done + more, lock.bytes))
-                done += sum(package.bytes for package in batch)
-            sources = [package for package in found.missing if package.is_source]
-            if sources:
-                # pip asks a source for its metadata, which takes the setuptools that are locked, too.
-                tools = work / "tools"
-                whole = wheels.find_files(folder, lock).files
-                wheels.unpack([path for package, path in whole.items() if package.name == "setuptools"], tools)
-                _fetch_batch(sources, lock, folder, work, (tools,), lambda more: report(done + more, lock.bytes))
+            _fetch_missing(found, lock, folder, work, report)
         finally:
             temporary.remove(work)
             temporary.unregister(work)
@@ -67,6 +57,41 @@ def fetch(lock: Lock, folder: Path, report: Report) -> wheels.Found:
         raise SetUpError(f"These packages were not fetched: {wheels.names(found.missing)}.", "Try again.")
     report(lock.bytes, lock.bytes)
     return found
+
+
+def _fetch_missing(found: wheels.Found, lock: Lock, folder: Path, work: Path, report: Report) -> None:
+    done = told = lock.bytes - found.missing_bytes
+
+    def tell(more: int) -> None:
+        # pip copies a file and removes its own, so that for a moment there is less.
+        nonlocal told
+        told = max(told, done + more)
+        report(told, lock.bytes)
+
+    tell(0)
+    for batch in _batches([package for package in found.missing if not package.is_source]):
+        _fetch_batch(batch, lock, folder, work, (), tell)
+        done += sum(package.bytes for package in batch)
+    sources = [package for package in found.missing if package.is_source]
+    if sources:
+        _fetch_batch(sources, lock, folder, work, (_build_tools(lock, folder, work),), tell)
+
+
+def _build_tools(lock: Lock, folder: Path, work: Path) -> Path:
+    """Return a folder of packages with setuptools, as it is locked: pip asks a source for its metadata with it."""
+    locks = [lock, *(read_lock(part, lock.platform, lock.python) for part in PARTS if part != lock.part)]
+    tool = next((package for each in locks for package in each.packages if package.name == "setuptools"), None)
+    if tool is None:
+        raise SetUpError("The list of packages lacks setuptools.", "Install CMBDetector again.")
+    alone = replace(lock, packages=(tool,))
+    place = folder
+    if not wheels.find_files(folder, alone).files:
+        place = work / "tool"
+        place.mkdir()
+        _fetch_batch([tool], alone, place, work, (), lambda more: None)
+    unpacked = work / "tools"
+    wheels.unpack(wheels.find_files(place, alone).files.values(), unpacked)
+    return unpacked
 
 
 def _batches(packages: Sequence[Package]) -> Iterator[list[Package]]:

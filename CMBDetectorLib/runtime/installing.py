@@ -170,7 +170,7 @@ def _install(place: Place, lock: Lock, found: wheels.Found, progress: Progress) 
             scratch.mkdir()
             files, written = wheels.unpack(ready, target, lambda done: progress.report("unpacking", done, size))
             if sources:
-                built = _build(sources, target, scratch, progress)
+                built = _build(sources, (target, *place.packages()[:1]), scratch, progress)
                 more, bytes_ = wheels.unpack(built, target)
                 files, written = files + more, written + bytes_
             _try(place, lock, target, scratch, progress)
@@ -187,12 +187,12 @@ def _install(place: Place, lock: Lock, found: wheels.Found, progress: Progress) 
         raise output_error(error, place.folder) from error
 
 
-def _build(sources: Sequence[Path], packages: Path, scratch: Path, progress: Progress) -> list[Path]:
-    """Return wheels made of ``sources`` with the setuptools in ``packages``; nothing is fetched."""
+def _build(sources: Sequence[Path], packages: Sequence[Path], scratch: Path, progress: Progress) -> list[Path]:
+    """Return wheels made of ``sources`` with the setuptools in one of ``packages``; nothing is fetched."""
     made = scratch / "wheels"
     options = ["--no-deps", "--no-index", "--no-build-isolation", "--no-cache-dir", "--wheel-dir", str(made)]
     run_pip(
-        ["wheel", *options, *map(str, sources)], scratch, (packages,), alone=True,
+        ["wheel", *options, *map(str, sources)], scratch, packages, alone=True,
         watch=lambda: progress.report("trying"),
     )  # fmt: skip
     return sorted(made.glob("*.whl"))

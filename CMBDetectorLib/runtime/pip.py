@@ -19,6 +19,7 @@ from CMBDetectorLib.runtime.place import PACKAGES_VARIABLE
 LIBRARY = Path(__file__).resolve().parents[2]
 _LOOK_S = 0.2
 _TAIL = 20_000
+_NO_CONSTRAINTS = "no-constraints.txt"
 _ADDRESS = re.compile(r"\b\w+://\S+")
 _FOLDER_INSTEAD = 'Or set up from a folder of wheels (docs/installation.md, "without a network").'
 # The first that fits counts: without a network, pip says at the end that it has found no such package.
@@ -113,7 +114,10 @@ def explained(log: str, code: int) -> SetUpError | OutputError:
     if absent:
         told = ", ".join(f"{name} {version}" for name, version in absent[:3])
         return SetUpError(f"Your package index does not offer {told} for this computer.", _FOLDER_INSTEAD)
-    lines = [line for line in log.splitlines() if line.strip().startswith(("ERROR:", "error:"))] or log.splitlines()
+    lines = [line for line in log.splitlines() if line.strip()]
+    # Of a crash the last line says most.
+    if "ERROR: Exception:" not in lines:
+        lines = [line for line in lines if line.strip().startswith(("ERROR:", "error:"))] or lines
     # An address may hold a password.
     last = _ADDRESS.sub("…", lines[-1].strip().removeprefix("ERROR:").strip())[:200] if lines else f"exit code {code}"
     return SetUpError(f"pip failed: {last.rstrip('.')}.", "Try again with --verbose and report what it prints.")
@@ -125,14 +129,14 @@ def _environment(work: Path, paths: Sequence[Path], alone: bool) -> dict[str, st
     own = environment.pop(PACKAGES_VARIABLE, "").split(os.pathsep)
     inherited = [name for name in environment.get("PYTHONPATH", "").split(os.pathsep) if name and name not in own]
     environment["PYTHONPATH"] = os.pathsep.join([*map(str, paths), str(LIBRARY), *inherited])
-    nothing = work / "no-constraints.txt"
-    nothing.write_text("")
+    (work / _NO_CONSTRAINTS).write_text("")
     if alone:
         for name in [name for name in environment if name.startswith("PIP_")]:
             del environment[name]
         environment["PIP_CONFIG_FILE"] = os.devnull
-    # A user's constraints belong to other environments: they would forbid versions that are locked.
-    environment["PIP_CONSTRAINT"] = environment["PIP_BUILD_CONSTRAINT"] = str(nothing)
+    # A user's constraints belong to other environments: they would forbid versions that are locked. The name is that of
+    # a file in the working folder, since pip takes a blank in a path for the end of it.
+    environment["PIP_CONSTRAINT"] = _NO_CONSTRAINTS
     quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PIP_NO_COLOR": "1", "PIP_PROGRESS_BAR": "off"}
     plain = {"PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8", "PYTHONNOUSERSITE": "1"}
     return {**environment, **quiet, **plain, "TMPDIR": str(work), "TEMP": str(work), "TMP": str(work)}

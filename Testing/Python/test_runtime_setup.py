@@ -268,8 +268,13 @@ def test_on_a_full_disk_or_one_that_may_not_be_written(ready, monkeypatch, tmp_p
 @pytest.mark.parametrize("name", ["ünï cødé 脳 with blanks", "a" * 200])
 def test_folders_of_any_name(tmp_path, name):
     small = make_small_runtime(tmp_path, tmp_path / name / ("b" * 60) / "runtime")
-    shutil.move(small.wheels, tmp_path / name / "wheels ö")
-    code, told = small.run("setup", "--from", tmp_path / name / "wheels ö")
+    # pip takes blanks in some of its settings for the end of a path.
+    code, told = small.run("setup")
+    assert code == 0, told
+    assert small.value() == "1"
+    elsewhere = tmp_path / name / "wheels ö"
+    shutil.move(small.wheels, elsewhere)
+    code, told = small.run("setup", "--again", "--from", elsewhere)
     assert code == 0, told
     assert small.value() == "1"
     assert small.run("remove")[0] == 0
