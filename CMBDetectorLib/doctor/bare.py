@@ -27,7 +27,7 @@ def run_without_packages(arguments: Sequence[str], events: int | None, error: Im
     if events is not None or "--verbose" in arguments:
         traceback.print_exception(error)
     message = f"The package {(error.name or 'of the program').split('.')[0]} is not installed or damaged."
-    hint = "Set up the packages again (in the module), or run: pip install --upgrade cmbdetector"
+    hint = "Set up the packages: section Set up of the module, or cmbdetector runtime setup"
     event = {"event": "error", "code": MissingPackageError.code, "message": message, "hint": hint}
     _tell(events, event, f"cmbdetector: {message}\n  {hint}", sys.stderr)
     return MissingPackageError.exit_code

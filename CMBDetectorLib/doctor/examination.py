@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from CMBDetectorLib.doctor import computer, folders, packages
+from CMBDetectorLib.doctor import computer, folders, packages, runtime
 from CMBDetectorLib.doctor.findings import PROBLEM, Finding
 from CMBDetectorLib.errors import CMBDetectorError
 
@@ -18,6 +18,7 @@ def basic_checks(more_folders: Mapping[str, Path] | None = None) -> list[tuple[s
     return [
         ("Python", computer.program),
         ("Packages", packages.packages),
+        ("Set-up", runtime.set_up),
         ("Memory", computer.memory),
         ("Processors", computer.processors),
         ("Graphics card", computer.graphics_card),

@@ -51,7 +51,13 @@ def brain_mask() -> Finding:
     version = hd_bet.package_version()
     values: dict[str, object] = {"version": version}
     if version is None:
-        return Finding("HD-BET", WARNING, "not installed", f"{_SIMPLE} To install it, see README.", values)
+        return Finding(
+            "HD-BET",
+            WARNING,
+            "not installed",
+            f"{_SIMPLE} To set it up: section Set up of the module, or cmbdetector runtime setup --part hd-bet",
+            values,
+        )
     if not version.startswith("2"):
         hint = f"{_SIMPLE} Remove the other extension that brings it, or install HD-BET 2."
         return Finding("HD-BET", WARNING, f"version {version}; version 2 is needed", hint, values)

@@ -25,7 +25,7 @@ REQUIRED = (
 OPTIONAL = ((("torch",), "torch"), (("hd-bet",), "HD_BET"), (("nilearn",), "nilearn"))
 # These load in a moment; the networks' packages are loaded by the self-test, in a process of its own.
 _LOADED = ("numpy", "scipy.ndimage", "SimpleITK")
-_HINT = "Set up the packages again (in the module), or run: pip install --upgrade cmbdetector"
+_HINT = "Set up the packages: section Set up of the module, or cmbdetector runtime setup"
 
 
 def packages() -> Finding:

@@ -18,6 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_runtime import ROOT, make_small_runtime, make_wheel
 
+from CMBDetectorLib.doctor import runtime as doctor
+from CMBDetectorLib.doctor.findings import OK, PROBLEM, WARNING
 from CMBDetectorLib.errors import OutputError, SetUpError
 from CMBDetectorLib.locking import FileLock
 from CMBDetectorLib.runtime import installing, pip, wheels
@@ -310,6 +312,25 @@ def test_a_damaged_note_of_what_is_set_up_counts_as_nothing(ready, tmp_path):
         assert Place(ready.folder).chosen_python() is None
     assert ready.run("setup", "--from", ready.wheels)[0] == 0
     assert ready.value() == "1"
+
+
+def test_the_doctor_tells_what_is_set_up(ready, monkeypatch, tmp_path):
+    monkeypatch.setenv("CMBDETECTOR_LOCKS", str(ready.locks))
+    found = doctor.set_up(ready.place())
+    assert (found.state, found.values["parts"][DETECTOR]["whole"]) == (OK, True)
+    assert found.values["parts"][DETECTOR]["digest"] in found.text
+    packages = ready.place().packages()[0]
+    monkeypatch.setenv("CMBDETECTOR_PACKAGES", str(packages))
+    assert doctor.set_up() == found
+    ready.lock_detector("2")
+    assert doctor.set_up().state == WARNING
+    assert "newer versions" in doctor.set_up().text
+    (packages / "probe_plain.py").unlink()
+    assert (doctor.set_up().state, doctor.set_up().exit_code) == (PROBLEM, 3)
+    assert "lost files" in doctor.set_up().text
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    nothing = doctor.set_up(Place(tmp_path / "nothing"))
+    assert (nothing.state, "runtime setup" in nothing.hint) == (WARNING, True)
 
 
 def test_removal_spares_what_is_not_the_programs(ready, tmp_path):
