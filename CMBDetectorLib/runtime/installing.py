@@ -78,6 +78,8 @@ def set_up(place: Place, lock: Lock, source: Path | None, progress: Progress, ag
         there = place.set_up(lock.name)
         if there is not None and there.digest == lock.digest and not again and there.is_whole():
             progress.log(f"{PARTS[lock.part]}: set up already.")
+            # One that was killed right after the switch has left the old packages.
+            remove_unused(place)
             return there
         _plan(progress, lock, source)
         found = _from_folder(source, lock, progress) if source else _fetched(place, lock, progress)

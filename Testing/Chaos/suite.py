@@ -12,6 +12,7 @@ import host_kills
 import instances
 import memory
 import paths
+import set_ups
 import worker_kills
 from outcome import Chaos, Outcome
 
@@ -41,5 +42,8 @@ FAULTS: list[Fault] = [
     damage.cut_and_flipped,
     paths.names,
     paths.detections,
+    set_ups.killed,
+    set_ups.on_a_full_disk,
+    set_ups.from_damaged_wheels,
     fuzz.readers,
 ]

@@ -27,6 +27,7 @@ def open_folder():
 @pytest.mark.parametrize(
     ("part", "scale"),
     [("host_kills", 0.05), ("disks", 0.13), ("clock", 0.25), ("instances", 0.13), ("damage", 0.2), ("paths", 0.5),
+     ("set_ups", 0.13),
      ("fuzz", 0.05)],
 )  # fmt: skip
 def test_nothing_is_lost(part, scale, tmp_path, open_folder):

@@ -164,7 +164,7 @@ def test_a_new_version_takes_the_place_of_the_old_one_but_not_from_under_a_compu
     assert ready.value() == "2"
     mark.release()
     # The next set-up takes it away, even one that has nothing to do.
-    assert ready.run("setup", "--again", "--from", ready.wheels)[0] == 0
+    assert ready.run("setup", "--from", ready.wheels)[0] == 0
     assert not old.exists()
     assert ready.value() == "2"
 
