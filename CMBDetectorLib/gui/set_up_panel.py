@@ -203,12 +203,13 @@ def _title(part: str) -> str:
 
 
 def _words(part: str, lock: Lock, size: int | None, when: str) -> str:
+    title = _title(part)[0].upper() + _title(part)[1:]
     known = ", ".join(f"{p.name} {p.version}" for p in lock.packages if p.name in _KNOWN)
     packages = _("{count} packages").format(count=len(lock.packages)) + (f" ({known})" if known else "")
     if size is not None:
-        return f"{_title(part)}: {packages}; {_('set up')} {when[:10]}, {_size(size)}."
+        return f"{title}: {packages}; {_('set up')} {when[:10]}, {_size(size)}."
     more = _("{fetch} to fetch, up to {disk} on disk").format(fetch=_size(lock.bytes), disk=_size(lock.installed_bytes))
-    return f"{_title(part)}: {_('not set up')}. {packages}; {more}."
+    return f"{title}: {_('not set up')}. {packages}; {more}."
 
 
 def _size(bytes_: float) -> str:

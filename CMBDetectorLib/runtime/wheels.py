@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -107,9 +108,12 @@ def destination(name: str) -> PurePosixPath | None:
         return None
     if path.parts[0].endswith(".data"):
         # Programs, manuals and headers are for environments; here packages are only imported.
-        kept = len(path.parts) > 2 and path.parts[1] in _INTO_PACKAGES
-        return PurePosixPath(*path.parts[2:]) if kept else None
-    return path
+        if len(path.parts) < 3 or path.parts[1] not in _INTO_PACKAGES:
+            return None
+        path = PurePosixPath(*path.parts[2:])
+    # A package for an older Python (argparse, which nnU-Net asks for) would hide this one's own module, since the
+    # folder of packages comes first; in an environment it never gets its turn.
+    return None if path.parts[0].partition(".")[0] in sys.stdlib_module_names else path
 
 
 def unpacked_size(wheels: Iterable[Path]) -> tuple[int, int]:

@@ -1,13 +1,18 @@
-"""Lock files of the isolated runtime: pinned, hashed, right for each platform."""
+"""Parts of the isolated runtime: lock files, names in wheels, what pip says."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_runtime import make_wheel
 
-from CMBDetectorLib.errors import BadInputError
+from CMBDetectorLib.errors import BadInputError, SetUpError
+from CMBDetectorLib.runtime import pip, wheels
 from CMBDetectorLib.runtime.locks import DETECTOR, FOLDER, HD_BET, PARTS, lock_file, platform_named, read_lock, versions
 from CMBDetectorLib.runtime.platforms import PLATFORMS, PYTHON, platform_of
 
@@ -69,3 +74,44 @@ def test_damaged_and_absent_locks_end_in_a_sentence(tmp_path):
     with pytest.raises(BadInputError, match=r"cannot be set up for Python 3\.8") as raised:
         read_lock(DETECTOR, linux, "3.8", tmp_path)
     assert PYTHON in raised.value.hint
+
+
+@given(st.text(max_size=40))
+def test_no_member_of_a_wheel_leaves_the_folder(name):
+    try:
+        place = wheels.destination(name)
+    except ValueError:
+        return
+    if place is not None:
+        inside = os.path.normpath(os.path.join("/top", place))
+        assert inside.startswith("/top/") or inside == "/top"
+
+
+@pytest.mark.parametrize("name", ["../a", "/a", "a/../../b", "C:\\a", "x-1.data/purelib/../../../a"])
+def test_members_that_would_leave_the_folder_are_refused(name, tmp_path):
+    package = make_wheel(tmp_path, "evil", "1", {name: "x"})
+    with pytest.raises(SetUpError, match="damaged"):
+        wheels.unpack([tmp_path / "evil-1-py3-none-any.whl"], tmp_path / "in")
+    assert package.name == "evil"
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        ("/usr/bin/python3: No module named pip", "pip is missing"),
+        ("ERROR: Could not install: [Errno 28] No space left on device", "disk is full"),
+        ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE", "wrong checksum"),
+        ("ProxyError('Cannot connect to proxy.', OSError('Tunnel connection failed: 407", "proxy"),
+        ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]", "prove who it is"),
+        ("NewConnectionError: Temporary failure in name resolution\nERROR: No matching distribution found for a==1",
+         "no connection"),
+        ("ERROR: No matching distribution found for keras==3.15.1", "does not offer keras 3.15.1"),
+        ("ERROR: strange things at https://user:secret@index.example/simple", "strange things"),
+        ("", "exit code 1"),
+    ],
+)  # fmt: skip
+def test_what_pip_says_becomes_a_sentence(log, words):
+    error = pip.explained(log, 1)
+    assert words in error.message
+    assert error.hint
+    assert "secret" not in error.message
