@@ -61,13 +61,13 @@ def explain(code: int, log: str) -> JobError:
         package = absent[-1].split(".")[0]
         return JobError(
             f"The Python that computes lacks the package {package}.",
-            "Install the packages in the module, or choose a Python that has them in its settings.",
+            "Set up the packages again, or choose a Python that has them, in the section Set up.",
             MissingPackageError.code,
         )
     if _UNLOADABLE.search(log) or code & 0xFFFFFFFF in _NT_NO_LIBRARY:
         return JobError(
             "A package of the Python that computes is damaged or does not fit this computer.",
-            "Install the packages in the module again, or choose another Python in its settings.",
+            "Set up the packages again, or choose another Python, in the section Set up.",
             MissingPackageError.code,
         )
     if code & 0xFFFFFFFF == _NT_ILLEGAL_INSTRUCTION:
@@ -90,7 +90,7 @@ def _by_signal(signal: int) -> JobError:
     if signal == _ILLEGAL_INSTRUCTION:
         return JobError(
             "This computer's processor cannot run the installed TensorFlow.",
-            "Choose a Python with a TensorFlow built for this processor in the settings of CMBDetector.",
+            "Choose a Python with a TensorFlow built for this processor in the section Set up.",
             "crash",
         )
     return JobError(f"The computation crashed (signal {signal}).", _REPORT, "crash")

@@ -71,7 +71,7 @@ class WorkerProcess:
             reason = getattr(error, "strerror", None) or str(error)
             raise InterpreterError(
                 f"The Python {command[0]} cannot be started: {reason}.",
-                "Choose another Python in the settings of CMBDetector, or install its packages again.",
+                "Choose another Python in the section Set up, or set up the packages again.",
             ) from error
         # A handle of its own: one shared with the worker would share its position, too.
         self._log: BinaryIO | None = open(log, "rb")  # noqa: SIM115

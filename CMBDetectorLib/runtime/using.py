@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import sys
@@ -13,6 +14,8 @@ from CMBDetectorLib.locking import FileLock
 from CMBDetectorLib.runtime.place import IN_USE, PACKAGES_VARIABLE, Place
 
 _held: list[FileLock] = []
+# Somebody may be looking, just now, whether the mark is that of a dead process.
+_WAIT_S = 1.0
 
 
 def prefer_packages() -> None:
@@ -39,10 +42,13 @@ def prefer_packages() -> None:
 def hold(folders: Sequence[Path]) -> None:
     """Say, until this process ends, that it uses ``folders``; where that cannot be written, nobody is told."""
     for folder in folders:
+        # Whoever was killed has left its mark.
+        in_use(folder)
         lock = FileLock(folder / f"{IN_USE}{os.getpid()}")
         with suppress(OSError):
-            if lock.acquire():
+            if lock.acquire(_WAIT_S):
                 _held.append(lock)
+                atexit.register(lock.release)
 
 
 def in_use(folder: Path) -> bool:

@@ -167,6 +167,25 @@ def test_a_new_version_takes_the_place_of_the_old_one_but_not_from_under_a_compu
     assert ready.value() == "2"
 
 
+def test_who_computes_says_so_until_the_end(ready):
+    folder = ready.place().packages()[0]
+    (folder / ".used-99999999").write_text("killed")
+    code = (
+        "from CMBDetectorLib.runtime.using import prefer_packages\nprefer_packages()\nprint('on', flush=True)\ninput()"
+    )
+    environment = {**ready.environment, "CMBDETECTOR_PACKAGES": str(folder)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes) as process:
+        assert process.stdout.readline() == b"on\n"
+        assert [mark.name for mark in folder.glob(".used-*")] == [f".used-{process.pid}"]
+        assert in_use(folder)
+        assert ready.run("remove")[0] == 2
+        process.communicate(b"\n", timeout=20)
+    assert not in_use(folder)
+    assert not list(folder.glob(".used-*"))
+    assert ready.run("remove")[0] == 0
+
+
 def test_what_lost_files_is_set_up_again(ready):
     folder = ready.place().packages()[0]
     (folder / "probe_detector" / "data.bin").unlink()
