@@ -10,8 +10,7 @@ from typing import Any
 from CMBDetectorLib.doctor.findings import OK, PROBLEM, WARNING, Finding
 from CMBDetectorLib.doctor.folders import folder
 from CMBDetectorLib.errors import MissingPackageError
-from CMBDetectorLib.runtime.installing import locks_for
-from CMBDetectorLib.runtime.locks import PARTS
+from CMBDetectorLib.runtime.installing import known_locks
 from CMBDetectorLib.runtime.place import PACKAGES_VARIABLE, Place
 
 _NAME = "Set-up"
@@ -23,7 +22,7 @@ def set_up(place: Place | None = None) -> Finding:
     place = place or _own_place()
     told, wrong, old = [], [], []
     values: dict[str, Any] = {"folder": str(place.folder), "interpreter": place.chosen_python(), "parts": {}}
-    for lock in locks_for(tuple(PARTS)).locks:
+    for lock in known_locks():
         there = place.set_up(lock.name)
         if there is None:
             continue

@@ -102,7 +102,7 @@ class SetUpPanel:
         label, button = self._labels[part], self._buttons[part]
         button.text = _("Set up {part}").format(part=_title(part))
         try:
-            lock = locks_for((part,)).locks[0]
+            lock = locks_for((part,))[0]
         except CMBDetectorError as error:
             label.text, button.enabled = f"{_title(part)}: {error.message} {error.hint}", False
             button.toolTip = error.message

@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from CMBDetectorLib import temporary
@@ -33,31 +32,22 @@ _SPARE_BYTES = 100_000_000
 _WINDOWS_PATH = 260
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a set-up would do: the locks to install, and bytes to fetch and on disk."""
-
-    locks: tuple[Lock, ...]
-
-    @property
-    def bytes(self) -> int:
-        """Bytes to fetch where nothing is there yet."""
-        return sum(lock.bytes for lock in self.locks)
-
-    @property
-    def installed_bytes(self) -> int:
-        """Bytes on disk once it is installed, at most."""
-        return sum(lock.installed_bytes for lock in self.locks)
-
-
-def locks_for(parts: Sequence[str]) -> Plan:
-    """Return the plan to set up ``parts`` for the running Python.
+def locks_for(parts: Sequence[str]) -> tuple[Lock, ...]:
+    """Return the locks of ``parts`` for the running Python, the detector's first.
 
     Raises:
         BadInputError: there is no list for this version of Python.
         SetUpError: there is none for this platform.
     """
-    return Plan(tuple(read_lock(part, this_platform(), this_python()) for part in PARTS if part in parts))
+    return tuple(read_lock(part, this_platform(), this_python()) for part in PARTS if part in parts)
+
+
+def known_locks() -> tuple[Lock, ...]:
+    """Return the locks of all parts for the running Python; none where nothing is locked for it."""
+    try:
+        return locks_for(tuple(PARTS))
+    except (BadInputError, SetUpError):
+        return ()
 
 
 def set_up(place: Place, lock: Lock, source: Path | None, progress: Progress, again: bool = False) -> SetUp:

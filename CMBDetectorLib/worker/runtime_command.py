@@ -14,7 +14,7 @@ from CMBDetectorLib.doctor.packages import REQUIRED
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.progress import Part
 from CMBDetectorLib.runtime.fetching import fetch
-from CMBDetectorLib.runtime.installing import alone, locks_for, set_up
+from CMBDetectorLib.runtime.installing import alone, known_locks, locks_for, set_up
 from CMBDetectorLib.runtime.interpreter import Interpreter, resolved
 from CMBDetectorLib.runtime.locks import DETECTOR, HD_BET, PARTS, Lock, platform_named, read_lock
 from CMBDetectorLib.runtime.place import Place, census
@@ -62,7 +62,7 @@ def run_setup(options: argparse.Namespace, listener: Listener) -> tuple[dict[str
     Raises:
         CMBDetectorError: it failed; what was set up before still is.
     """
-    place, locks = Place(options.folder), locks_for(_parts(options.part)).locks
+    place, locks = Place(options.folder), locks_for(_parts(options.part))
     if len(locks) > 1:
         listener.plan([(lock.part, float(lock.installed_bytes)) for lock in locks])
     for lock in locks:
@@ -144,7 +144,10 @@ def _status(place: Place) -> tuple[dict[str, Any], str]:
     parts, lines = {}, [f"Folder: {place.folder}"]
     chosen = place.chosen_python()
     lines.append(f"Computes with: {chosen or f'Python {this_python()} ({sys.executable})'}")
-    for lock in locks_for(tuple(PARTS)).locks:
+    locks = known_locks()
+    if not locks:
+        lines.append(f"Nothing is locked for Python {this_python()} on this computer.")
+    for lock in locks:
         there = place.set_up(lock.name)
         told: dict[str, Any] = {
             "download_bytes": lock.bytes,

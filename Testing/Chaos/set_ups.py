@@ -102,7 +102,7 @@ def _old_and_new(top: Path) -> SmallRuntime:
     """Return one with version 1 set up and version 2 locked."""
     small = make_small_runtime(top)
     os.environ[VARIABLE] = str(small.locks)
-    set_up(small.place(), locks_for((DETECTOR,)).locks[0], small.wheels, Progress())
+    set_up(small.place(), locks_for((DETECTOR,))[0], small.wheels, Progress())
     small.lock_detector(
         "2", make_wheel(small.wheels, "probe-plain", "2.0", {"probe_plain.py": "", "probe_more.py": ""})
     )
@@ -117,7 +117,7 @@ def _renew(folder: Path, small: SmallRuntime, expected: tuple[type[CMBDetectorEr
     def work(say: forks.Say) -> bool:
         os.environ[VARIABLE] = str(small.locks)
         try:
-            set_up(Place(folder), locks_for((DETECTOR,)).locks[0], small.wheels, Progress())
+            set_up(Place(folder), locks_for((DETECTOR,))[0], small.wheels, Progress())
         except expected as error:
             if not error.message or not error.hint:
                 raise
@@ -142,7 +142,7 @@ def _value(folder: Path, small: SmallRuntime) -> str | None:
     packages = place.packages()
     if not packages:
         return None
-    listed = [place.set_up(lock.name) for lock in locks_for((DETECTOR,)).locks]
+    listed = [place.set_up(lock.name) for lock in locks_for((DETECTOR,))]
     if listed[0] is None or census(packages[0]) != (listed[0].files, listed[0].bytes):
         return "damaged"
     return listed[0].versions["probe-detector"]

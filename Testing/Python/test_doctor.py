@@ -200,7 +200,7 @@ def test_memory_limits_count(monkeypatch):
 
 
 def test_windows_paths_clock_and_graphics_card(tmp_path, monkeypatch):
-    long = Path("C:/" + "x" * 120)
+    long = Path("C:/" + "x" * 150)
     assert computer.path_lengths(long, "Windows", long_paths=False).state == PROBLEM
     assert computer.path_lengths(long, "Windows", long_paths=True).state == OK
     assert computer.path_lengths(Path("C:/short"), "Windows", long_paths=False).state == OK

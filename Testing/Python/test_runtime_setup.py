@@ -257,7 +257,7 @@ def test_on_a_full_disk_or_one_that_may_not_be_written(ready, monkeypatch, tmp_p
     before = ready.place().packages()
     monkeypatch.setenv("CMBDETECTOR_LOCKS", str(ready.locks))
     monkeypatch.setattr(installing.shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(1, 1, 0))
-    lock = installing.locks_for([DETECTOR]).locks[0]
+    lock = installing.locks_for([DETECTOR])[0]
     from CMBDetectorLib.progress import Progress
 
     for source in (ready.wheels, None):
@@ -348,6 +348,16 @@ def test_the_doctor_tells_what_is_set_up(ready, monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     nothing = doctor.set_up(Place(tmp_path / "nothing"))
     assert (nothing.state, "runtime setup" in nothing.hint) == (WARNING, True)
+
+
+def test_a_python_that_nothing_is_locked_for_can_still_be_looked_at(small, monkeypatch):
+    for path in small.locks.glob("*.txt"):
+        path.unlink()
+    monkeypatch.setenv("CMBDETECTOR_LOCKS", str(small.locks))
+    assert small.run("status")[1]["parts"] == {}
+    assert small.run("use", "--own")[0] == 0
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    assert doctor.set_up(small.place()).state == OK
 
 
 def test_removal_spares_what_is_not_the_programs(ready, tmp_path):
