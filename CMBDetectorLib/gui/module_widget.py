@@ -63,23 +63,7 @@ class ModulePanels:
         self.retrain, self.models = self.learning.retrain, self.learning.models
         self.doctor = DoctorPanel()
         self.set_up = SetUpPanel(lambda: me._on_set_up())
-        self.sections = [
-            self._section(layout, _("Detect"), "detectSection", self.detect.widget),
-            self._section(layout, _("Review"), "reviewSection", self.review.widget),
-            self._section(layout, _("Export"), "exportSection", self.export.widget),
-            self._section(layout, _("Retrain on local data"), "retrainSection", self.retrain.widget),
-            self._section(layout, _("Models"), "modelSection", self.models.widget),
-            self._section(layout, _("Check the installation"), "doctorSection", self.doctor.widget),
-            self._section(layout, _("Set up"), "setUpSection", self.set_up.widget),
-        ]
-        for section in self.sections[3:]:
-            # What asks the worker is not asked before somebody wants to see it.
-            section.collapsed = True
-        self.sections[3].connect("contentsCollapsed(bool)", lambda closed: closed or me.retrain.refresh())
-        self.sections[4].connect("contentsCollapsed(bool)", lambda closed: closed or me.models.refresh())
-        self.sections[6].connect("contentsCollapsed(bool)", lambda closed: closed or me.set_up.update())
-        self.detect.on_set_up = lambda: me._open(me.sections[6])
-        layout.addStretch(1)
+        self._make_sections(layout, me)
         self.logic.on_busy = self._start_timer
         self.logic.on_progress = self.detect.show_progress
         self.logic.on_end = self._on_end
@@ -98,6 +82,26 @@ class ModulePanels:
             (slicer.mrmlScene.NodeRemovedEvent, self._on_node_removed),
         ):
             self._observed.append((slicer.mrmlScene, slicer.mrmlScene.AddObserver(event, slot)))
+
+    def _make_sections(self, layout: qt.QLayout, me: ModulePanels) -> None:
+        """Put the panels into sections; ``me`` is a weak reference to this object, for what the sections call."""
+        self.sections = [
+            self._section(layout, _("Detect"), "detectSection", self.detect.widget),
+            self._section(layout, _("Review"), "reviewSection", self.review.widget),
+            self._section(layout, _("Export"), "exportSection", self.export.widget),
+            self._section(layout, _("Retrain on local data"), "retrainSection", self.retrain.widget),
+            self._section(layout, _("Models"), "modelSection", self.models.widget),
+            self._section(layout, _("Check the installation"), "doctorSection", self.doctor.widget),
+            self._section(layout, _("Set up"), "setUpSection", self.set_up.widget),
+        ]
+        for section in self.sections[3:]:
+            # What asks the worker is not asked before somebody wants to see it.
+            section.collapsed = True
+        self.sections[3].connect("contentsCollapsed(bool)", lambda closed: closed or me.retrain.refresh())
+        self.sections[4].connect("contentsCollapsed(bool)", lambda closed: closed or me.models.refresh())
+        self.sections[6].connect("contentsCollapsed(bool)", lambda closed: closed or me.set_up.update())
+        self.detect.on_set_up = lambda: me._open(me.sections[6])
+        layout.addStretch(1)
 
     # From the module
 
