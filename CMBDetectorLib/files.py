@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
@@ -158,12 +158,14 @@ def write_table(path: Path | str, columns: Iterable[str], rows: Iterable[Mapping
     write_text(path, buffer.getvalue())
 
 
-def sha256(path: Path | str) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits."""
-    digest = hashlib.sha256()
+def sha256(path: Path | str, report: Callable[[int], None] = lambda done: None) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits; ``report`` is told the bytes read so far."""
+    digest, done = hashlib.sha256(), 0
     with open(path, "rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
+            done += len(block)
+            report(done)
     return digest.hexdigest()
 
 

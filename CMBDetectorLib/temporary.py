@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -38,6 +39,23 @@ def register(path: Path) -> None:
 def unregister(path: Path) -> None:
     """Say that ``path`` is gone or has become a result."""
     _in_use.discard(path)
+
+
+@contextmanager
+def folder(parent: Path) -> Iterator[Path]:
+    """Make a folder in ``parent`` that is in use while the block runs; at its end it goes with all that is left in it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with undisturbed():
+        path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
+        register(path)
+    try:
+        yield path
+    finally:
+        remove(path)
+        unregister(path)
 
 
 def keep_journal(path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from CMBDetectorLib.doctor import findings
 from CMBDetectorLib.doctor.examination import basic_checks, made
+from CMBDetectorLib.doctor.packages import HINT
 from CMBDetectorLib.errors import MissingPackageError
 
 
@@ -27,9 +28,8 @@ def run_without_packages(arguments: Sequence[str], events: int | None, error: Im
     if events is not None or "--verbose" in arguments:
         traceback.print_exception(error)
     message = f"The package {(error.name or 'of the program').split('.')[0]} is not installed or damaged."
-    hint = "Set up the packages: section Set up of the module, or cmbdetector runtime setup"
-    event = {"event": "error", "code": MissingPackageError.code, "message": message, "hint": hint}
-    _tell(events, event, f"cmbdetector: {message}\n  {hint}", sys.stderr)
+    event = {"event": "error", "code": MissingPackageError.code, "message": message, "hint": HINT}
+    _tell(events, event, f"cmbdetector: {message}\n  {HINT}", sys.stderr)
     return MissingPackageError.exit_code
 
 

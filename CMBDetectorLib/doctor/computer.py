@@ -15,6 +15,7 @@ from pathlib import Path
 
 from CMBDetectorLib.doctor.findings import OK, PROBLEM, WARNING, Finding
 from CMBDetectorLib.errors import OutOfMemoryError
+from CMBDetectorLib.runtime.platforms import WINDOWS_PATH, windows_long_paths
 from CMBDetectorLib.user_data import data_folder
 
 _OLDEST_PYTHON = (3, 10)
@@ -23,7 +24,6 @@ _RELEASED = datetime.date(2026, 11, 1)
 _LEAST_GB, _ENOUGH_GB = 2.0, 4.0
 _UNLIMITED = 1 << 60
 _ASK_CARD_S = 10.0
-_WINDOWS_PATH = 260
 # The longest path inside TensorFlow 2.16 to 2.21 below its folder of packages, but for headers, which are left out.
 _LONGEST_INSIDE = 110
 _THREADS = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "MKL_NUM_THREADS")
@@ -123,8 +123,8 @@ def path_lengths(folder: Path | None = None, system: str | None = None, long_pat
     if system != "Windows":
         return Finding("Path lengths", OK, f"up to {longest} characters; this system allows them", values=values)
     long_paths = windows_long_paths() if long_paths is None else long_paths
-    text = f"up to {longest} characters; Windows allows {'any length' if long_paths else _WINDOWS_PATH}"
-    if long_paths or longest < _WINDOWS_PATH:
+    text = f"up to {longest} characters; Windows allows {'any length' if long_paths else WINDOWS_PATH}"
+    if long_paths or longest < WINDOWS_PATH:
         return Finding("Path lengths", OK, text, values=values)
     hint = "Let an administrator enable long paths (LongPathsEnabled), or use a folder with a shorter name."
     return Finding("Path lengths", PROBLEM, text, hint, values)
@@ -171,14 +171,3 @@ def _quota() -> float | None:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return int(quota) / int(period)
     return None
-
-
-def windows_long_paths() -> bool:
-    """Tell whether this Windows allows paths of more than 260 characters."""
-    with suppress(ImportError, OSError):
-        import winreg
-
-        key = r"SYSTEM\CurrentControlSet\Control\FileSystem"
-        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, key) as opened:
-            return bool(winreg.QueryValueEx(opened, "LongPathsEnabled")[0])
-    return False

@@ -25,7 +25,7 @@ REQUIRED = (
 OPTIONAL = ((("torch",), "torch"), (("hd-bet",), "HD_BET"), (("nilearn",), "nilearn"))
 # These load in a moment; the networks' packages are loaded by the self-test, in a process of its own.
 _LOADED = ("numpy", "scipy.ndimage", "SimpleITK")
-_HINT = "Set up the packages: section Set up of the module, or cmbdetector runtime setup"
+HINT = "Set up the packages: section Set up of the module, or cmbdetector runtime setup"
 
 
 def packages() -> Finding:
@@ -46,7 +46,7 @@ def packages() -> Finding:
     text = ", ".join(f"{module} {version}" for module, version in versions.items() if version)
     if wrong:
         return Finding(
-            "Packages", PROBLEM, f"{'; '.join(wrong)}. There: {text}", _HINT, versions, MissingPackageError.exit_code
+            "Packages", PROBLEM, f"{'; '.join(wrong)}. There: {text}", HINT, versions, MissingPackageError.exit_code
         )
     if versions["torch"] is None:
         hint = "Without PyTorch training takes four times as long; HD-BET needs it, too."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,14 +39,8 @@ def fetch(lock: Lock, folder: Path, report: Report) -> wheels.Found:
         for path in folder.glob(f"{temporary.PREFIX}*"):
             temporary.remove(path)
         found = wheels.find_files(folder, lock)
-        with temporary.undisturbed():
-            work = Path(tempfile.mkdtemp(prefix=temporary.PREFIX, dir=folder))
-            temporary.register(work)
-        try:
+        with temporary.folder(folder) as work:
             _fetch_missing(found, lock, folder, work, report)
-        finally:
-            temporary.remove(work)
-            temporary.unregister(work)
         found = wheels.find_files(folder, lock)
     except OSError as error:
         raise output_error(error, folder) from error

@@ -6,7 +6,6 @@ import datetime
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,14 +21,13 @@ from CMBDetectorLib.runtime.interpreter import Interpreter
 from CMBDetectorLib.runtime.locks import DETECTOR, PARTS, Lock, modules, read_lock
 from CMBDetectorLib.runtime.pip import run_pip
 from CMBDetectorLib.runtime.place import LOCK, Place, SetUp
-from CMBDetectorLib.runtime.platforms import this_platform, this_python
+from CMBDetectorLib.runtime.platforms import WINDOWS_PATH, this_platform, this_python, windows_long_paths
 from CMBDetectorLib.runtime.probing import probe
 from CMBDetectorLib.runtime.removal import remove_unused
 
 # Seconds for which a stage counts, per byte; those of a fast network and a slow disk.
 _FETCH_S, _UNPACK_S, _TRY_S = 1 / 10e6, 1 / 30e6, 20.0
 _SPARE_BYTES = 100_000_000
-_WINDOWS_PATH = 260
 
 
 def locks_for(parts: Sequence[str]) -> tuple[Lock, ...]:
@@ -153,10 +151,7 @@ def _install(place: Place, lock: Lock, found: wheels.Found, progress: Progress) 
     _check_paths(place, longest)
     _check_space(place.folder, size)
     try:
-        with temporary.undisturbed():
-            work = Path(tempfile.mkdtemp(prefix=temporary.PREFIX, dir=place.folder))
-            temporary.register(work)
-        try:
+        with temporary.folder(place.folder) as work:
             target, scratch = work / "p", work / "t"
             target.mkdir()
             scratch.mkdir()
@@ -172,9 +167,6 @@ def _install(place: Place, lock: Lock, found: wheels.Found, progress: Progress) 
             with temporary.undisturbed():
                 os.rename(target, folder)
             return folder, files, written
-        finally:
-            temporary.remove(work)
-            temporary.unregister(work)
     except OSError as error:
         raise output_error(error, place.folder) from error
 
@@ -213,11 +205,9 @@ def _check_space(folder: Path, wanted: int) -> None:
 
 def _check_paths(place: Place, longest: int) -> None:
     """Windows refuses longer paths, in the middle of unpacking and with words that nobody understands."""
-    from CMBDetectorLib.doctor.computer import windows_long_paths
-
     whole = len(str(place.folder)) + len(f"/{temporary.PREFIX}12345678/p/") + longest
-    if os.name == "nt" and whole >= _WINDOWS_PATH and not windows_long_paths():
+    if os.name == "nt" and whole >= WINDOWS_PATH and not windows_long_paths():
         raise OutputError(
-            f"The paths would have {whole} characters; Windows allows {_WINDOWS_PATH}.",
+            f"The paths would have {whole} characters; Windows allows {WINDOWS_PATH}.",
             "Choose a folder with a shorter name, or let an administrator enable long paths (LongPathsEnabled).",
         )

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from CMBDetectorLib.errors import OutputError, SetUpError
 from CMBDetectorLib.processes import kill_group, kill_tree
+from CMBDetectorLib.runtime.interpreter import LIBRARY
 from CMBDetectorLib.runtime.place import PACKAGES_VARIABLE
 
-LIBRARY = Path(__file__).resolve().parents[2]
 _LOOK_S = 0.2
 _TAIL = 20_000
 _NO_CONSTRAINTS = "no-constraints.txt"

@@ -44,8 +44,12 @@ class SetUp:
 
         There may be more: where connections are looked into, a firewall's certificate is added to those of certifi.
         """
+        return self.measure()[1]
+
+    def measure(self) -> tuple[int, bool]:
+        """Return the bytes that are there, and :meth:`is_whole`, by one look at all files."""
         files, size = census(self.folder)
-        return files >= self.files and size >= self.bytes
+        return size, files >= self.files and size >= self.bytes
 
 
 class Place:
@@ -107,7 +111,7 @@ class Place:
             OutputError: it cannot be written.
         """
         data = self._read()
-        parts = data.get("parts") if isinstance(data.get("parts"), dict) else {}
+        parts = _parts(data)
         parts[lock.name] = {
             "folder": folder.name,
             "digest": lock.digest,
@@ -125,8 +129,7 @@ class Place:
             OutputError: it cannot be written.
         """
         data = self._read()
-        known = data.get("parts") if isinstance(data.get("parts"), dict) else {}
-        kept = {name: told for name, told in known.items() if not name.startswith(tuple(f"{p}-" for p in parts))}
+        kept = {name: told for name, told in _parts(data).items() if not name.startswith(tuple(f"{p}-" for p in parts))}
         if kept or data.get("interpreter"):
             self._write({**data, "parts": kept})
         elif (self.folder / CURRENT).exists():
@@ -153,8 +156,7 @@ class Place:
 
     def listed(self) -> set[Path]:
         """Return the folders that ``current.json`` names."""
-        parts = self._read().get("parts")
-        found = [self.set_up(name) for name in parts] if isinstance(parts, dict) else []
+        found = [self.set_up(name) for name in _parts(self._read())]
         return {part.folder for part in found if part is not None}
 
     def _entries(self) -> list[Path]:
@@ -172,6 +174,12 @@ class Place:
 
     def _write(self, data: dict[str, Any]) -> None:
         write_json(self.folder / CURRENT, {**data, "schema": 1})
+
+
+def _parts(data: dict[str, Any]) -> dict[str, Any]:
+    """Return what is told of each lock in the content of ``current.json``, which may be damaged."""
+    parts = data.get("parts")
+    return parts if isinstance(parts, dict) else {}
 
 
 def census(folder: Path) -> tuple[int, int]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import platform as system
 import sys
 import sysconfig
+from contextlib import suppress
 from dataclasses import dataclass
 
 from CMBDetectorLib.errors import SetUpError
 
 PYTHON = "3.12"
 """The Python of every Slicer that is supported."""
+WINDOWS_PATH = 260
+"""Paths of so many characters Windows refuses, unless an administrator has allowed them."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,17 @@ def this_platform() -> Platform:
 def this_python() -> str:
     """Return the version of the running interpreter as lock files are named after it, "3.12"."""
     return f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+def windows_long_paths() -> bool:
+    """Tell whether this Windows allows paths of ``WINDOWS_PATH`` characters and more."""
+    with suppress(ImportError, OSError):
+        import winreg
+
+        key = r"SYSTEM\CurrentControlSet\Control\FileSystem"
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, key) as opened:
+            return bool(winreg.QueryValueEx(opened, "LongPathsEnabled")[0])
+    return False
 
 
 def platform_of(tag: str) -> Platform | None:

@@ -6,7 +6,6 @@ allowed there; so a disk that is full or a wish to stop is met at the very file,
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sys
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from CMBDetectorLib.errors import SetUpError
+from CMBDetectorLib.files import sha256
 from CMBDetectorLib.runtime.locks import Lock, Package, normal_name
 
 _BLOCK = 1 << 20
@@ -60,8 +60,7 @@ def find_files(folder: Path, lock: Lock, report: Report = lambda done: None) -> 
         candidates = there.get(package.file_stem, [])
         for path in candidates:
             # Another size is another file: one for another platform, or a part of this one.
-            is_right = path.stat().st_size == package.bytes and _sha256(path, report, done) == package.sha256
-            if is_right:
+            if path.stat().st_size == package.bytes and _checksum(path, report, done) == package.sha256:
                 found.files[package] = path
                 done += package.bytes
                 break
@@ -171,11 +170,5 @@ def _write(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, report:
     return done
 
 
-def _sha256(path: Path, report: Report, before: int) -> str:
-    digest, done = hashlib.sha256(), before
-    with open(path, "rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-            done += len(block)
-            report(done)
-    return digest.hexdigest()
+def _checksum(path: Path, report: Report, before: int) -> str:
+    return sha256(path, lambda done: report(before + done))

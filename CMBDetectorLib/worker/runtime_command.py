@@ -17,7 +17,7 @@ from CMBDetectorLib.runtime.fetching import fetch
 from CMBDetectorLib.runtime.installing import alone, known_locks, locks_for, set_up
 from CMBDetectorLib.runtime.interpreter import Interpreter, resolved
 from CMBDetectorLib.runtime.locks import DETECTOR, HD_BET, PARTS, Lock, platform_named, read_lock
-from CMBDetectorLib.runtime.place import Place, census
+from CMBDetectorLib.runtime.place import Place
 from CMBDetectorLib.runtime.platforms import PLATFORMS, PYTHON, this_platform, this_python
 from CMBDetectorLib.runtime.probing import probe
 from CMBDetectorLib.runtime.removal import remove, tidy
@@ -158,7 +158,7 @@ def _status(place: Place) -> tuple[dict[str, Any], str]:
         }
         words = f"not set up; {lock.bytes / 1e6:.0f} MB to fetch, up to {lock.installed_bytes / 1e9:.1f} GB on disk"
         if there is not None:
-            size, whole, same = census(there.folder)[1], there.is_whole(), there.digest == lock.digest
+            (size, whole), same = there.measure(), there.digest == lock.digest
             told["set_up"] = {
                 "folder": str(there.folder), "digest": there.digest, "bytes": size, "when": there.when,
                 "whole": whole, "up_to_date": same, "versions": there.versions,
