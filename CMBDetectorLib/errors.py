@@ -60,6 +60,10 @@ class SetUpError(MissingPackageError):
     code = "set-up"
 
 
+class NotOfferedError(SetUpError):
+    """The package index has no such file."""
+
+
 class ModelError(CMBDetectorError):
     """A model bundle or a set of weights is missing or damaged."""
 

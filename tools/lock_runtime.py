@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from CMBDetectorLib.files import sha256, write_text
-from CMBDetectorLib.runtime.locks import DETECTOR, FOLDER, PARTS, Package, lock_file, read_lock
+from CMBDetectorLib.runtime.locks import DETECTOR, FOLDER, LEAN, PARTS, Package, lock_file, read_lock
 from CMBDetectorLib.runtime.platforms import PLATFORMS, Platform
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -31,6 +31,7 @@ values, original = json.loads(sys.argv.pop(1)), markers.default_environment
 markers.default_environment = lambda: {**original(), **values}
 runpy.run_module("pip", run_name="__main__", alter_sys=True)
 """
+_FOR_NVIDIA = ("nvidia-", "cuda-", "triton")
 # A source of pure Python becomes about as much on disk as its archive unpacked.
 _UNPACKED = 5
 
@@ -41,19 +42,23 @@ def main() -> None:
     parser.add_argument("--part", choices=PARTS, action="append")
     parser.add_argument("--platform", choices=PLATFORMS, action="append")
     parser.add_argument("--wheels", type=Path, help="keep what was fetched here, and use what is there")
+    parser.add_argument("--lean", action="store_true", help="only the lean locks, from the others")
     options = parser.parse_args()
     needs = json.loads((FOLDER / "needs.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as scratch:
         sources = Path(scratch) / "sources"
         # The detector first: HD-BET takes the versions that are there.
         for part in options.part or PARTS:
-            if part != DETECTOR and not sources.exists():
+            if part != DETECTOR and not sources.exists() and not options.lean:
                 pip({}, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(sources), *needs["source-only"])
             for name in options.platform or PLATFORMS:
                 platform = PLATFORMS[name]
                 wheels = (options.wheels or Path(scratch) / "wheels") / name
                 wheels.mkdir(parents=True, exist_ok=True)
-                lock(part, platform, needs[part][name], wheels, sources, Path(scratch))
+                if not options.lean:
+                    lock(part, platform, needs[part][name], wheels, sources, Path(scratch))
+                if PYTHON in needs["lean"].get(part, {}).get(name, {}):
+                    lock_lean(part, platform, needs["lean"][part][name][PYTHON])
 
 
 def lock(part: str, platform: Platform, needs: list[str], wheels: Path, sources: Path, scratch: Path) -> None:
@@ -80,14 +85,25 @@ def lock(part: str, platform: Platform, needs: list[str], wheels: Path, sources:
     head = f"# {PARTS[part]}: {platform.words}, Python {PYTHON}. Made by tools/lock_runtime.py.\n"
     head += "# After each checksum: bytes to fetch, bytes once installed, and how it is published.\n"
     if any(package.name.startswith("nvidia-") for package in packages):
-        head += (
-            "# Not the build of PyTorch for processors alone: where the index has none, NVIDIA libraries come along.\n"
-        )
+        head += "# With NVIDIA's libraries: for indexes that have no build of PyTorch for processors alone.\n"
     write_text(lock_file(part, platform, PYTHON), head + "".join(f"{package.line}\n" for package in packages))
     sizes = [sum(sizes) / 1e6 for sizes in zip(*((p.bytes, p.installed_bytes) for p in packages), strict=True)]
     print(
         f"{part} {platform.name}: {len(packages)} packages, {sizes[0]:.0f} MB, installed {sizes[1]:.0f} MB", flush=True
     )
+
+
+def lock_lean(part: str, platform: Platform, other: dict) -> None:
+    """Write the lean lock of ``part`` beside its lock: ``other`` package instead of the one of that name, and without
+    the libraries that only the larger one needs. ``other`` is written down in needs.json, since the index that has it
+    is none that pip knows by itself."""
+    package = Package(other["name"], other["version"], other["sha256"], other["bytes"], other["installed_bytes"])
+    kept = [p for p in read_lock(part, platform, PYTHON).packages if not p.name.startswith(_FOR_NVIDIA)]
+    packages = sorted([package, *(p for p in kept if p.name != package.name)], key=lambda p: p.name)
+    head = f"# {PARTS[part]}, for processors alone: {platform.words}, Python {PYTHON}. Made by tools/lock_runtime.py.\n"
+    path = lock_file(part, platform, PYTHON)
+    path = path.with_name(f"{path.stem}{LEAN}.txt")
+    write_text(path, head + "".join(f"{p.line}\n" for p in packages))
 
 
 def fetched(name: str, entry: dict, platform: Platform, wheels: Path) -> Package:

@@ -33,7 +33,7 @@ def set_up(place: Place | None = None) -> Finding:
         }  # fmt: skip
         told.append(f"{lock.part} ({len(there.versions)} packages, {there.bytes / 1e6:.0f} MB, {there.digest})")
         wrong += [] if whole else [f"{lock.part} has lost files"]
-        old += [] if there.digest == lock.digest else [f"newer versions of {lock.part} are locked ({lock.digest})"]
+        old += [] if lock.fits(there.digest) else [f"newer versions of {lock.part} are locked ({lock.digest})"]
     if place.chosen_python() is not None:
         told.append("another Python was chosen to compute with")
     writable = folder(_NAME, place.folder)

@@ -110,7 +110,7 @@ class SetUpPanel:
         there = place.set_up(lock.name)
         waits = part == HD_BET and not place.packages()
         label.text = _words(part, lock, there.bytes if there else None, there.when if there else "")
-        if there is not None and there.digest != lock.digest:
+        if there is not None and not lock.fits(there.digest):
             label.text += " " + _("Newer versions can be set up.")
         button.enabled = not running and not waits
         button.toolTip = (
@@ -209,6 +209,10 @@ def _words(part: str, lock: Lock, size: int | None, when: str) -> str:
     if size is not None:
         return f"{title}: {packages}; {_('set up')} {when[:10]}, {_size(size)}."
     more = _("{fetch} to fetch, up to {disk} on disk").format(fetch=_size(lock.bytes), disk=_size(lock.installed_bytes))
+    if lock.lean is not None:
+        more += " " + _("({lean} where pip knows an index with PyTorch for processors)").format(
+            lean=_size(lock.lean.bytes)
+        )
     return f"{title}: {_('not set up')}. {packages}; {more}."
 
 

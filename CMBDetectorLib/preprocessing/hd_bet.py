@@ -24,7 +24,7 @@ from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.volume import Volume, from_sitk, resample_onto, write_volume
 
 STAGE = "brain mask"
-PACKAGE_HINT = 'Install it with: pip install "cmbdetector[hd-bet]" - or use --brain-mask simple.'
+PACKAGE_HINT = "Set it up with: cmbdetector runtime setup --part hd-bet - or use --brain-mask simple."
 WEIGHTS_HINT = (
     "Fetch the HD-BET 2 weights and run: cmbdetector models install --hd-bet FILE - or use --brain-mask simple."
 )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from CMBDetectorLib import temporary
-from CMBDetectorLib.errors import OutputError, SetUpError
+from CMBDetectorLib.errors import NotOfferedError, OutputError, SetUpError
 from CMBDetectorLib.files import output_error
 from CMBDetectorLib.locking import FileLock
 from CMBDetectorLib.runtime import wheels
@@ -20,6 +20,23 @@ _BATCH_BYTES = 20_000_000
 _LOCK = ".fetching.lock"
 
 Report = Callable[[int, int], None]
+
+
+def choose_offered(lock: Lock, folder: Path, report: Report) -> Lock:
+    """Return the lean lock of ``lock`` where pip can get what it has more, else ``lock``; ``folder`` has what was got.
+
+    Raises:
+        SetUpError: pip failed otherwise.
+        OutputError: as for :func:`fetch`.
+    """
+    if lock.lean is None:
+        return lock
+    total = lock.lean.bytes
+    try:
+        fetch(replace(lock.lean, packages=lock.only_lean), folder, lambda done, part: report(done, total))
+    except NotOfferedError:
+        return lock
+    return lock.lean
 
 
 def fetch(lock: Lock, folder: Path, report: Report) -> wheels.Found:

@@ -7,7 +7,8 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from CMBDetectorLib import temporary
@@ -16,7 +17,7 @@ from CMBDetectorLib.files import output_error
 from CMBDetectorLib.locking import FileLock
 from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.runtime import wheels
-from CMBDetectorLib.runtime.fetching import fetch
+from CMBDetectorLib.runtime.fetching import choose_offered, fetch
 from CMBDetectorLib.runtime.interpreter import Interpreter
 from CMBDetectorLib.runtime.locks import DETECTOR, PARTS, Lock, modules, read_lock
 from CMBDetectorLib.runtime.pip import run_pip
@@ -64,12 +65,13 @@ def set_up(place: Place, lock: Lock, source: Path | None, progress: Progress, ag
         raise BadInputError("HD-BET shares the packages of the detector.", "Set up the detector first.")
     with alone(place):
         there = place.set_up(lock.name)
-        if there is not None and there.digest == lock.digest and not again and there.is_whole():
+        if there is not None and lock.fits(there.digest) and not again and there.is_whole():
             progress.log(f"{PARTS[lock.part]}: set up already.")
             # One that was killed right after the switch has left the old packages.
             remove_unused(place)
             return there
         _plan(progress, lock, source)
+        lock = _chosen(place, lock, source, progress)
         found = _from_folder(source, lock, progress) if source else _fetched(place, lock, progress)
         folder, files, size = _install(place, lock, found, progress)
         when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
@@ -113,6 +115,22 @@ def _check_name(place: Place) -> None:
             f"Python cannot load packages from a folder with a {os.pathsep} in its name: {place.folder}.",
             "Choose another folder.",
         )
+
+
+def _chosen(place: Place, lock: Lock, source: Path | None, progress: Progress) -> Lock:
+    """Return the lean lock of ``lock`` where its files can be had, else ``lock``."""
+    if lock.lean is None:
+        return lock
+    if source is not None:
+        with suppress(OSError):
+            found = wheels.find_files(source, replace(lock.lean, packages=lock.only_lean))
+            return lock.lean if not found.missing else lock
+        return lock
+    _check_space(place.folder, lock.lean.bytes)
+    chosen = choose_offered(lock, place.wheels, lambda done, total: progress.report("fetching", done, total))
+    if chosen is lock:
+        progress.log("The package index has no PyTorch for processors alone: NVIDIA's libraries come along.")
+    return chosen
 
 
 def _plan(progress: Progress, lock: Lock, source: Path | None) -> None:

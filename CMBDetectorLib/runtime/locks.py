@@ -16,6 +16,9 @@ FOLDER = Path(__file__).resolve().parents[2] / "Resources" / "Runtime"
 VARIABLE = "CMBDETECTOR_LOCKS"
 """The environment variable that names another folder of lock files: a department's own."""
 DETECTOR, HD_BET = "detector", "hd-bet"
+LEAN = "-lean"
+"""What the name of a lock ends with that has PyTorch for processors alone, without NVIDIA's libraries. That build is in
+an index of its own, which whoever runs a computer has to name to pip; the other lock is for all the rest."""
 PARTS = {DETECTOR: "TensorFlow and what the detector computes with", HD_BET: "HD-BET and PyTorch"}
 
 _LINE = re.compile(
@@ -54,12 +57,16 @@ class Package:
 
 @dataclass(frozen=True)
 class Lock:
-    """The packages of ``part`` for one platform and Python version."""
+    """The packages of ``part`` for one platform and Python version.
+
+    ``lean`` is a smaller lock of the same part, where there is one: better, but not every package index has its files.
+    """
 
     part: str
     platform: Platform
     python: str
     packages: tuple[Package, ...]
+    lean: Lock | None = None
 
     @property
     def name(self) -> str:
@@ -75,6 +82,15 @@ class Lock:
     def installed_bytes(self) -> int:
         """Size of all packages once they are installed, in bytes."""
         return sum(package.installed_bytes for package in self.packages)
+
+    @property
+    def only_lean(self) -> tuple[Package, ...]:
+        """The packages of the lean lock that this one has not: they tell whether it can be had."""
+        return tuple(package for package in self.lean.packages if package not in self.packages) if self.lean else ()
+
+    def fits(self, digest: str) -> bool:
+        """Tell whether what was set up by the lock of that ``digest`` is what is locked now, in either build."""
+        return digest in (self.digest, self.lean.digest if self.lean is not None else None)
 
     @property
     def digest(self) -> str:
@@ -95,29 +111,15 @@ def read_lock(part: str, platform: Platform, python: str, folder: Path | None = 
         BadInputError: there is none, or it is damaged.
     """
     path = lock_file(part, platform, python, folder)
-    try:
-        lines = path.read_text(encoding="ascii").splitlines()
-    except FileNotFoundError:
+    lean = path.with_name(f"{path.stem}{LEAN}.txt")
+    if not path.is_file():
         raise BadInputError(
             f"{PARTS[part]} cannot be set up for Python {python} ({platform.words}).",
             "Use the Python of Slicer, or one of these versions: "
             f"{', '.join(versions(part, platform, folder)) or 'none'}.",
-        ) from None
-    except (OSError, ValueError) as error:
-        raise _damaged(path) from error
-    packages = []
-    for line in lines:
-        if line and not line.startswith("#"):
-            found = _LINE.fullmatch(line)
-            if found is None:
-                raise _damaged(path)
-            sizes = int(found["bytes"]), int(found["installed"])
-            packages.append(
-                Package(found["name"], found["version"], found["sha256"], *sizes, found["kind"] == "source")
-            )
-    if not packages:
-        raise _damaged(path)
-    return Lock(part, platform, python, tuple(packages))
+        )
+    smaller = Lock(part, platform, python, _packages(lean)) if lean.is_file() else None
+    return Lock(part, platform, python, _packages(path), smaller)
 
 
 def locks_folder() -> Path:
@@ -147,7 +149,7 @@ def normal_name(name: str) -> str:
 def versions(part: str, platform: Platform, folder: Path | None = None) -> list[str]:
     """Return the Python versions that ``part`` is locked for on ``platform``."""
     files = (folder or locks_folder()).glob(f"{part}-{platform.name}-py*.txt")
-    return sorted(file.stem.rpartition("-py")[2] for file in files)
+    return sorted(file.stem.rpartition("-py")[2] for file in files if not file.stem.endswith(LEAN))
 
 
 def platform_named(name: str) -> Platform:
@@ -159,6 +161,26 @@ def platform_named(name: str) -> Platform:
     if name not in PLATFORMS:
         raise BadInputError(f"There is no platform {name}.", f"Choose one of: {', '.join(PLATFORMS)}.")
     return PLATFORMS[name]
+
+
+def _packages(path: Path) -> tuple[Package, ...]:
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError) as error:
+        raise _damaged(path) from error
+    packages = []
+    for line in lines:
+        if line and not line.startswith("#"):
+            found = _LINE.fullmatch(line)
+            if found is None:
+                raise _damaged(path)
+            sizes = int(found["bytes"]), int(found["installed"])
+            packages.append(
+                Package(found["name"], found["version"], found["sha256"], *sizes, found["kind"] == "source")
+            )
+    if not packages:
+        raise _damaged(path)
+    return tuple(packages)
 
 
 def _damaged(path: Path) -> BadInputError:

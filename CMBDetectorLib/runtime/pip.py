@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from CMBDetectorLib.errors import OutputError, SetUpError
+from CMBDetectorLib.errors import NotOfferedError, OutputError, SetUpError
 from CMBDetectorLib.processes import kill_group, kill_tree
 from CMBDetectorLib.runtime.interpreter import LIBRARY
 from CMBDetectorLib.runtime.place import PACKAGES_VARIABLE
@@ -78,7 +78,8 @@ def run_pip(
         watch: called about every 0.2 s; an exception that it raises ends pip.
 
     Raises:
-        SetUpError: pip failed, or is missing.
+        NotOfferedError: the index has no such package.
+        SetUpError: pip failed otherwise, or is missing.
         OutputError: the disk is full.
     """
     with tempfile.TemporaryFile(dir=work) as log:
@@ -113,7 +114,7 @@ def explained(log: str, code: int) -> SetUpError | OutputError:
     absent = _ABSENT.findall(log)
     if absent:
         told = ", ".join(f"{name} {version}" for name, version in absent[:3])
-        return SetUpError(f"Your package index does not offer {told} for this computer.", _FOLDER_INSTEAD)
+        return NotOfferedError(f"Your package index does not offer {told} for this computer.", _FOLDER_INSTEAD)
     lines = [line for line in log.splitlines() if line.strip()]
     # Of a crash the last line says most.
     if "ERROR: Exception:" not in lines:

@@ -13,7 +13,7 @@ from typing import Any
 from CMBDetectorLib.doctor.packages import REQUIRED
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.progress import Part
-from CMBDetectorLib.runtime.fetching import fetch
+from CMBDetectorLib.runtime.fetching import choose_offered, fetch
 from CMBDetectorLib.runtime.installing import alone, known_locks, locks_for, set_up
 from CMBDetectorLib.runtime.interpreter import Interpreter, resolved
 from CMBDetectorLib.runtime.locks import DETECTOR, HD_BET, PARTS, Lock, platform_named, read_lock
@@ -80,8 +80,13 @@ def run_download(options: argparse.Namespace, listener: Listener) -> tuple[dict[
     platform = platform_named(options.platform) if options.platform else this_platform()
     locks = [read_lock(part, platform, options.python) for part in _parts(options.part)]
     listener.plan([(_fetching(lock), float(lock.bytes)) for lock in locks])
-    for lock in locks:
-        fetch(lock, options.to, lambda done, total, lock=lock: listener.report(_fetching(lock), done, total))
+    for number, lock in enumerate(locks):
+
+        def report(done: int, total: int, stage: str = _fetching(lock)) -> None:
+            listener.report(stage, done, total)
+
+        locks[number] = choose_offered(lock, options.to, report)
+        fetch(locks[number], options.to, report)
     size, count = sum(lock.bytes for lock in locks), sum(len(lock.packages) for lock in locks)
     folder = str(options.to.absolute())
     data = {"folder": folder, "platform": platform.name, "files": count, "bytes": size}
@@ -153,12 +158,15 @@ def _status(place: Place) -> tuple[dict[str, Any], str]:
             "download_bytes": lock.bytes,
             "installed_bytes": lock.installed_bytes,
             "packages": len(lock.packages),
+            "lean_download_bytes": lock.lean.bytes if lock.lean is not None else None,
             "digest": lock.digest,
             "set_up": None,
         }
         words = f"not set up; {lock.bytes / 1e6:.0f} MB to fetch, up to {lock.installed_bytes / 1e9:.1f} GB on disk"
+        if lock.lean is not None:
+            words += f" ({lock.lean.bytes / 1e6:.0f} MB where pip knows an index with PyTorch for processors)"
         if there is not None:
-            (size, whole), same = there.measure(), there.digest == lock.digest
+            (size, whole), same = there.measure(), lock.fits(there.digest)
             told["set_up"] = {
                 "folder": str(there.folder), "digest": there.digest, "bytes": size, "when": there.when,
                 "whole": whole, "up_to_date": same, "versions": there.versions,

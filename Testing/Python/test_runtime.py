@@ -51,6 +51,24 @@ def test_hd_bet_shares_the_packages_of_the_detector(name):
     assert not both[0] & both[1]
 
 
+@pytest.mark.parametrize(("part", "name"), LOCKS)
+def test_a_lean_lock_is_the_other_one_without_nvidia(part, name):
+    lock = read_lock(part, PLATFORMS[name], PYTHON)
+    if lock.lean is None:
+        # Elsewhere PyTorch is made for processors anyway.
+        assert not any(package.name.startswith("nvidia-") for package in lock.packages)
+        return
+    assert (lock.lean.name, lock.lean.part) == (lock.name, lock.part)
+    assert [(package.name, package.version[-4:]) for package in lock.only_lean] == [("torch", "+cpu")]
+    gone = {package.name for package in lock.packages} - {package.name for package in lock.lean.packages}
+    assert all(name.startswith(("nvidia-", "cuda-", "triton")) for name in gone)
+    assert not any(package.name.startswith("nvidia-") for package in lock.lean.packages)
+    assert lock.lean.bytes < lock.bytes / 5
+    assert lock.fits(lock.digest)
+    assert lock.fits(lock.lean.digest)
+    assert not lock.fits("00000000")
+
+
 def test_platforms_are_told_by_what_an_interpreter_says():
     known = {
         "linux-x86_64": "linux", "win-amd64": "windows", "macosx-11.0-arm64": "macos-arm64",

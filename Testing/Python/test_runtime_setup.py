@@ -108,6 +108,53 @@ def test_download_fills_a_folder_and_takes_up_where_it_was_stopped(small, tmp_pa
     assert small.value() == "1"
 
 
+@pytest.fixture
+def two_builds(ready):
+    """One whose HD-BET is locked twice: with a large helper, or with a small build of itself alone."""
+    large = make_wheel(ready.wheels, "probe-bet", "1.0", {"probe_bet.py": "build = 'large'\n"})
+    helper = make_wheel(ready.wheels, "probe-nvidia", "1.0", {"probe_nvidia.py": "0" * 100_000})
+    small_build = make_wheel(ready.wheels, "probe-bet", "0.9+cpu", {"probe_bet.py": "build = 'small'\n"})
+    ready.write_lock(HD_BET, [large, helper])
+    ready.write_lock(HD_BET, [small_build], lean=True)
+    return ready
+
+
+@pytest.mark.parametrize("source", ["folder", "index"])
+def test_the_small_build_is_taken_where_it_can_be_had(two_builds, source):
+    setup = ["setup", "--part", "hd-bet", *(["--from", two_builds.wheels] if source == "folder" else [])]
+    code, told = two_builds.run(*setup)
+    assert code == 0, told
+    assert told["parts"][HD_BET]["set_up"]["versions"] == {"probe-bet": "0.9+cpu"}
+    assert told["parts"][HD_BET]["set_up"]["up_to_date"] is True
+    first = two_builds.place().packages()
+    # Whoever loses the index later keeps what is there, and the other build is none that is newer.
+    next(two_builds.wheels.glob("probe_bet-0.9*")).unlink()
+    assert two_builds.run(*setup)[0] == 0
+    assert two_builds.place().packages() == first
+    code, told = two_builds.run(*setup, "--again")
+    assert code == 0, told
+    assert told["parts"][HD_BET]["set_up"]["versions"] == {"probe-bet": "1.0", "probe-nvidia": "1.0"}
+    assert told["parts"][HD_BET]["set_up"]["up_to_date"] is True
+    assert left_over(two_builds) == []
+
+
+def test_a_folder_is_filled_with_the_build_that_the_index_has(two_builds, tmp_path):
+    download = "download", "--part", "hd-bet", "--python", this_python()
+    assert two_builds.run(*download, tmp_path / "a")[1]["files"] == 1
+    next(two_builds.wheels.glob("probe_bet-0.9*")).unlink()
+    assert two_builds.run(*download, tmp_path / "b")[1]["files"] == 2
+    there = sorted(path.name.partition("-py3")[0] for path in tmp_path.glob("?/*"))
+    assert there == ["probe_bet-0.9+cpu", "probe_bet-1.0", "probe_nvidia-1.0"]
+
+
+def test_a_small_build_that_is_not_what_was_locked_is_refused(two_builds):
+    make_wheel(two_builds.wheels, "probe-bet", "0.9+cpu", {"probe_bet.py": "build = 'evil'\n"})
+    code, told = two_builds.run("setup", "--part", "hd-bet")
+    assert code == 3
+    assert "wrong checksum" in told["message"]
+    assert len(two_builds.place().packages()) == 1
+
+
 @pytest.mark.parametrize("how", ["cut", "changed", "absent", "nowhere", "does not load", "other python", "wrong lock"])
 def test_a_set_up_that_fails_leaves_the_old_one(ready, how):
     before = ready.place().packages()
