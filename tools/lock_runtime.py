@@ -93,13 +93,14 @@ def lock(part: str, platform: Platform, needs: list[str], wheels: Path, sources:
     )
 
 
-def lock_lean(part: str, platform: Platform, other: dict) -> None:
-    """Write the lean lock of ``part`` beside its lock: ``other`` package instead of the one of that name, and without
-    the libraries that only the larger one needs. ``other`` is written down in needs.json, since the index that has it
-    is none that pip knows by itself."""
-    package = Package(other["name"], other["version"], other["sha256"], other["bytes"], other["installed_bytes"])
+def lock_lean(part: str, platform: Platform, others: list[dict]) -> None:
+    """Write the lean lock of ``part`` beside its lock: ``others`` instead of the packages of these names, and without
+    the libraries that only the larger ones need. They are written down in needs.json, since the index that has PyTorch
+    for processors alone is none that pip knows by itself."""
+    replaced = [Package(o["name"], o["version"], o["sha256"], o["bytes"], o["installed_bytes"]) for o in others]
+    names = {package.name for package in replaced}
     kept = [p for p in read_lock(part, platform, PYTHON).packages if not p.name.startswith(_FOR_NVIDIA)]
-    packages = sorted([package, *(p for p in kept if p.name != package.name)], key=lambda p: p.name)
+    packages = sorted([*replaced, *(p for p in kept if p.name not in names)], key=lambda p: p.name)
     head = f"# {PARTS[part]}, for processors alone: {platform.words}, Python {PYTHON}. Made by tools/lock_runtime.py.\n"
     path = lock_file(part, platform, PYTHON)
     path = path.with_name(f"{path.stem}{LEAN}.txt")

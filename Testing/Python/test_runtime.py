@@ -59,7 +59,9 @@ def test_a_lean_lock_is_the_other_one_without_nvidia(part, name):
         assert not any(package.name.startswith("nvidia-") for package in lock.packages)
         return
     assert (lock.lean.name, lock.lean.part) == (lock.name, lock.part)
-    assert [(package.name, package.version[-4:]) for package in lock.only_lean] == [("torch", "+cpu")]
+    # Another build of PyTorch, and the torchvision that was made for that version.
+    assert [package.name for package in lock.only_lean] == ["torch", "torchvision"]
+    assert lock.only_lean[0].version.endswith("+cpu")
     gone = {package.name for package in lock.packages} - {package.name for package in lock.lean.packages}
     assert all(name.startswith(("nvidia-", "cuda-", "triton")) for name in gone)
     assert not any(package.name.startswith("nvidia-") for package in lock.lean.packages)
