@@ -14,6 +14,7 @@ from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.files import write_json
 
 SCHEMA = 1
+_DIGITS = 4  # of scores
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,14 @@ class Candidate:
     stage1_score: float
     score: float
     diameter_mm: float
+
+    @property
+    def rank(self) -> tuple[float, float, str]:
+        """What candidates are sorted by, the surest first: in results, tables and the review alike.
+
+        Scores count as they are written, so that reading a result changes nothing in its order.
+        """
+        return -round(self.score, _DIGITS), -round(self.stage1_score, _DIGITS), self.id
 
 
 @dataclass(frozen=True)
@@ -62,11 +71,11 @@ class Detection:
                 {
                     "id": c.id,
                     "ras_mm": [round(float(v), 3) for v in c.ras_mm],
-                    "stage1_score": round(float(c.stage1_score), 4),
-                    "score": round(float(c.score), 4),
+                    "stage1_score": round(float(c.stage1_score), _DIGITS),
+                    "score": round(float(c.score), _DIGITS),
                     "diameter_mm": round(float(c.diameter_mm), 2),
                 }
-                for c in sorted(self.candidates, key=lambda c: -c.score)
+                for c in sorted(self.candidates, key=lambda c: c.rank)
             ],
         }
 

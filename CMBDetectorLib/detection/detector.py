@@ -175,7 +175,7 @@ class Detector:
             _candidate(image, mask, peaks, number, float(scores[number])) for number in range(len(peaks.likelihood))
         ]
         progress.report("stage 2", 1, 1)
-        return Found(sorted(candidates, key=lambda c: (-c.score, -c.stage1_score)), likelihood)
+        return Found(sorted(candidates, key=lambda c: c.rank), likelihood)
 
 
 def _log_odds(probability: np.ndarray) -> np.ndarray:

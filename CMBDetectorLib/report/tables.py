@@ -23,7 +23,7 @@ COLUMNS = (
 def ranked(detection: Detection) -> list[tuple[int, Candidate, bool]]:
     """Return (rank from 1, candidate, whether it is shown) by falling score."""
     shown = {candidate.id for candidate in detection.shown()}
-    order = sorted(detection.candidates, key=lambda c: (-c.score, -c.stage1_score, c.id))
+    order = sorted(detection.candidates, key=lambda c: c.rank)
     return [(rank, candidate, candidate.id in shown) for rank, candidate in enumerate(order, 1)]
 
 

@@ -46,7 +46,7 @@ class Review:
         self._now = now
         self._findings: dict[str, Finding] = {
             c.id: Finding(c.id, tuple(c.ras_mm), tuple(c.ras_mm), c.score, c.stage1_score, c.diameter_mm)
-            for c in sorted(detection.candidates, key=lambda c: (-c.score, -c.stage1_score, c.id))
+            for c in sorted(detection.candidates, key=lambda c: c.rank)
         }
         for finding in findings:
             self._findings[finding.id] = finding

@@ -1,6 +1,7 @@
 """Candidate lists survive the way to disk and back; damaged ones are refused. Progress only moves forward."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from CMBDetectorLib.candidate import Candidate, Detection, candidate_id, read_detection, write_detection
 from CMBDetectorLib.errors import BadInputError, Cancelled
 from CMBDetectorLib.progress import Part, Progress
+from CMBDetectorLib.review.review import Review
 
 MODEL = {"name": "m", "version": "1", "checksum": "ab", "training_data": "Trained on nothing.", "licence": "none"}
 
@@ -33,6 +35,18 @@ def test_round_trip_sorts_by_score_and_keeps_everything(tmp_path):
     assert (read.scan, read.model, read.settings) == (written.scan, written.model, written.settings)
     assert read.seconds == written.seconds
     assert [c.score for c in read.shown()] == [0.9, 0.5]
+
+
+def test_candidates_that_are_written_with_one_score_have_one_order_everywhere(tmp_path):
+    # The fifth digit, which is not written, would turn the first two round.
+    low, high, best = candidates(0.90001, 0.90004, 0.95)
+    made = [replace(low, stage1_score=0.8), high, replace(high, id="0"), best]
+    order = [best.id, low.id, "0", high.id]
+    assert [c.id for c in sorted(made, key=lambda c: c.rank)] == order
+    write_detection(tmp_path / "candidates.json", detection(made))
+    read = read_detection(tmp_path / "candidates.json").candidates
+    assert [c.id for c in read] == [c.id for c in sorted(read, key=lambda c: c.rank)] == order
+    assert [finding.id for finding in Review(detection(read[::-1])).findings] == order
 
 
 @given(st.tuples(*[st.floats(-200, 200)] * 3))
