@@ -56,7 +56,12 @@ class PreparedCase:
     @property
     def stored_mm(self) -> tuple[float, float, float]:
         """Voxels of the scan itself along i, j, k in mm, before it was brought to the recipe's size."""
-        return stored_spacing(Volume(np.empty((0, 0, 0)), self.ijk_to_ras, self.source))
+        return stored_spacing(self.grid)
+
+    @property
+    def grid(self) -> Volume:
+        """A volume without voxels on the grid of the image: what converts between its voxels and RAS mm."""
+        return Volume(np.empty((0, 0, 0)), self.ijk_to_ras, self.source)
 
     @property
     def volume(self) -> Volume:
@@ -71,7 +76,7 @@ class PreparedCase:
     @property
     def microbleeds(self) -> np.ndarray:
         """Voxel positions (n, 3), fractional."""
-        return Volume(np.empty((0, 0, 0)), self.ijk_to_ras).to_ijk(self.microbleeds_ras.reshape(-1, 3))
+        return self.grid.to_ijk(self.microbleeds_ras.reshape(-1, 3))
 
 
 def prepare_cases(

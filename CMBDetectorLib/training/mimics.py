@@ -12,7 +12,6 @@ from CMBDetectorLib.evaluation.matching import HIT_RADIUS_MM
 from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.training.cases import PreparedCase
 from CMBDetectorLib.training.proposals import mined_in, proposals_in
-from CMBDetectorLib.volume import Volume
 
 
 def mine_mimics(detector: Detector, case: PreparedCase, threshold: float, path: Path, progress: Progress) -> np.ndarray:
@@ -21,12 +20,11 @@ def mine_mimics(detector: Detector, case: PreparedCase, threshold: float, path: 
     A mimic is a candidate of stage 1 at or above ``threshold`` farther than the hit radius from every microbleed.
     Where ``path`` exists it is read instead: mining a scan is the slow part of a resumed run.
     """
-    grid = Volume(np.empty((0, 0, 0)), case.ijk_to_ras)
     if path.is_file():
-        return grid.to_ijk(np.array([p.ras_mm for p in read_points(path)], float).reshape(-1, 3))
+        return case.grid.to_ijk(np.array([p.ras_mm for p in read_points(path)], float).reshape(-1, 3))
     mimics = mined_in(case, proposals_in(detector, case, threshold, progress))
     source = f"stage 1 at {threshold:g}, farther than {HIT_RADIUS_MM:g} mm from a microbleed"
-    rows = [Point(tuple(float(v) for v in ras), source=source) for ras in grid.to_ras(mimics)]
+    rows = [Point(tuple(float(v) for v in ras), source=source) for ras in case.grid.to_ras(mimics)]
     write_points(path, rows, mimics=True)
     return mimics
 
@@ -34,4 +32,4 @@ def mine_mimics(detector: Detector, case: PreparedCase, threshold: float, path: 
 def known_mimics(case: PreparedCase, folder: Path) -> np.ndarray:
     """Return the mimics of ``case`` that a training has mined into ``folder``, voxel positions (n, 3) of its image."""
     points = read_points(folder / f"{case.id}_desc-mimic_points.tsv")
-    return Volume(np.empty((0, 0, 0)), case.ijk_to_ras).to_ijk(np.array([p.ras_mm for p in points]).reshape(-1, 3))
+    return case.grid.to_ijk(np.array([p.ras_mm for p in points]).reshape(-1, 3))

@@ -15,7 +15,6 @@ from CMBDetectorLib.files import atomic_path
 from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.training.cases import PreparedCase
 from CMBDetectorLib.training.patches import away_from
-from CMBDetectorLib.volume import Volume
 
 _MOST_MINED = 400
 """The surest mistakes of a scan; more of them add time, and drown what a reader has rejected and the microbleeds
@@ -58,13 +57,12 @@ def proposals_in(
 
 def places_of(case: PreparedCase, found: Proposals) -> np.ndarray:
     """Return the positions of ``found`` as RAS mm (n, 3) of the scan."""
-    return Volume(np.empty((0, 0, 0)), case.ijk_to_ras).to_ras(found.ijk)
+    return case.grid.to_ras(found.ijk)
 
 
 def mined_in(case: PreparedCase, found: Proposals) -> np.ndarray:
     """Return the surest of ``found`` that would hit no microbleed of ``case``, as voxel positions (n, 3)."""
-    spacing = Volume(np.empty((0, 0, 0)), case.ijk_to_ras).spacing
-    return away_from(found.ijk, case.microbleeds, spacing, case.stored_mm)[:_MOST_MINED]
+    return away_from(found.ijk, case.microbleeds, case.grid.spacing, case.stored_mm)[:_MOST_MINED]
 
 
 def mimics_of(
@@ -75,9 +73,8 @@ def mimics_of(
     They are ``rejected_ras`` (m, 3; RAS mm) by a reader, and what stage 1 proposes farther than the hit radius from
     every microbleed. ``scores`` are the model's final ones of its proposals; a rejected place that is none has 0.
     """
-    grid = Volume(np.empty((0, 0, 0)), case.ijk_to_ras)
-    spacing = np.array(grid.spacing)
-    rejected = _farther(grid.to_ijk(np.reshape(rejected_ras, (-1, 3))), case.microbleeds, spacing)
+    spacing = np.array(case.grid.spacing)
+    rejected = _farther(case.grid.to_ijk(np.reshape(rejected_ras, (-1, 3))), case.microbleeds, spacing)
     mimics = np.concatenate([rejected, _farther(mined_in(case, proposals), rejected, spacing)])
     if not len(mimics) or not len(proposals.ijk):
         return mimics, np.zeros(len(mimics))

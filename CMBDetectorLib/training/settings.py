@@ -111,19 +111,21 @@ def settings_from(
     steps: int | None = None,
     tiny: bool = False,
     recipe: str = "paper",
+    cnn_epochs: int | None = None,
 ) -> TrainingSettings:
     """Return a recipe with another seed or length; ``tiny`` has small networks, for trials of a minute.
 
-    ``epochs`` are those of a U-Net; a CNN, whose steps cost less, gets twice as many.
+    ``epochs`` are those of a U-Net; a CNN, whose steps cost less, gets ``cnn_epochs`` or twice as many.
 
     Raises:
         BadInputError: a length is below 1.
     """
-    if (epochs is not None and epochs < 1) or (steps is not None and steps < 1):
+    if any(length is not None and length < 1 for length in (epochs, cnn_epochs, steps)):
         raise BadInputError("A training needs at least one epoch of one step.", "Give larger numbers.")
     base = TrainingSettings(seed=seed, **RECIPES[recipe])
     if tiny:
         base = replace(base, **_TINY[recipe])
     unet = replace(base.unet, epochs=epochs or base.unet.epochs, steps=steps or base.unet.steps)
-    cnn = replace(base.cnn, epochs=2 * epochs if epochs else base.cnn.epochs, steps=steps or base.cnn.steps)
+    cnn_epochs = cnn_epochs or (2 * epochs if epochs else base.cnn.epochs)
+    cnn = replace(base.cnn, epochs=cnn_epochs, steps=steps or base.cnn.steps)
     return replace(base, unet=unet, cnn=cnn)

@@ -296,7 +296,7 @@ def test_a_missing_or_old_package_is_named(version, tmp_path, monkeypatch):
     assert package_version() in (None, "1")
     with pytest.raises(MissingPackageError) as caught:
         hd_bet_mask(make_head((8, 8, 8)).scan)
-    assert "pip install" in caught.value.hint
+    assert "runtime setup --part hd-bet" in caught.value.hint
     assert not hd_bet_available()
 
 

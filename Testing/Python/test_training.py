@@ -236,6 +236,10 @@ def test_the_length_of_a_training_must_be_positive():
     with pytest.raises(BadInputError):
         settings_from(epochs=0)
     assert settings_from(epochs=3, steps=2).unet.epochs == 3
+    assert settings_from(epochs=3, steps=2).cnn.epochs == 6
+    assert settings_from(epochs=3, cnn_epochs=5).cnn.epochs == 5
+    with pytest.raises(BadInputError):
+        settings_from(cnn_epochs=0)
 
 
 def test_mimic_files_hold_positions_in_ras(tmp_path):

@@ -51,6 +51,7 @@ def _add_options(parser: argparse.ArgumentParser, output: str) -> None:
     parser.add_argument(
         "--epochs", type=whole_number, metavar="N", help="epochs of each U-Net; twice as many of each CNN"
     )
+    parser.add_argument("--cnn-epochs", type=whole_number, metavar="N", help="epochs of each CNN")
     parser.add_argument("--steps", type=whole_number, metavar="N", help="batches of an epoch")
     parser.add_argument(
         "--recipe", choices=("paper", "context"), default="context", help="the paper's networks, or more context"
@@ -129,7 +130,7 @@ def _prepare(
     backend.prefer_torch()
     start = load_bundle(options.start) if options.start else None
     recipe = recipe_of(start.card) if start is not None else options.recipe
-    settings = settings_from(options.seed, options.epochs, options.steps, options.tiny, recipe)
+    settings = settings_from(options.seed, options.epochs, options.steps, options.tiny, recipe, options.cnn_epochs)
     if start is not None:
         settings = further(settings, start.card)
         extra = {**extra, "start": start.checksum}
