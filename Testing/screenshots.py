@@ -1,6 +1,7 @@
 """Makes the pictures of the README from the module itself, in the stand-in host, on a simulated scan.
 
 python Testing/screenshots.py SCAN FOLDER [--retrain DATASET]
+python3.12 Testing/screenshots.py - FOLDER --set-up
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--retrain", type=Path, help="a local dataset: pictures of a (short) retraining on it, too")
     parser.add_argument("--only-retrain", action="store_true")
+    parser.add_argument("--set-up", action="store_true", help="only the section Set up; with the Python of the locks")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     from SlicerHost import start
@@ -39,7 +41,9 @@ def main() -> None:
         qt.QSettings().setValue("CMBDetector/Reader", "Dr A")
         host.window.resize(1360, 1000)
         panels = host.load_module("CMBDetector").panels
-        if not options.only_retrain:
+        if options.set_up:
+            _set_up(host, panels, options.folder)
+        elif not options.only_retrain:
             scan = host.load_volume(options.scan)
             panels.detect.parameters.inputVolume = scan
             _detect(host, panels, options.folder)
@@ -48,6 +52,20 @@ def main() -> None:
         if options.retrain is not None:
             _retrain(host, panels, options.retrain, options.folder)
     host.shutdown()
+
+
+def _set_up(host: Any, panels: Any, folder: Path) -> None:
+    import qt
+
+    # Nothing is there: neither this computer's packages nor its folders are to be seen.
+    qt.QSettings().setValue("CMBDetector/DataFolder", "")
+    os.environ.pop("CMBDETECTOR_PYTHON")
+    os.environ["CMBDETECTOR_DATA"] = "/home/reader/.local/share/cmbdetector"
+    for name, section in panels.sections.items():
+        section.collapsed = name != "set up"
+    panels.set_up.update()
+    host.wait(0.3)
+    panels.set_up.widget.grab().save(str(folder / "set-up.png"))
 
 
 def _detect(host: Any, panels: Any, folder: Path) -> None:
@@ -85,8 +103,8 @@ def _retrain(host: Any, panels: Any, dataset: Path, folder: Path) -> None:
     qt.QSettings().setValue("CMBDetector/LocalDataset", str(dataset.absolute()))
     qt.QSettings().setValue("CMBDetector/RetrainOptions", "--epochs 4 --steps 10 --leave-out 3")
     panels.retrain.follow_folder()
-    for number, section in enumerate(panels.sections):
-        section.collapsed = number != 3
+    for name, section in panels.sections.items():
+        section.collapsed = name != "retrain"
     host.wait_until(lambda: not panels.learning.commands.is_running, 120)
     host.click(panels.retrain.ui.retrainButton)
     # Not where this computer has its data.
@@ -97,7 +115,7 @@ def _retrain(host: Any, panels: Any, dataset: Path, folder: Path) -> None:
     panels.retrain.follow_folder()
     host.wait_until(lambda: not panels.learning.logic.is_waiting_or_running, 1800)
     host.wait_until(lambda: not panels.learning.commands.is_running, 120)
-    panels.sections[3].collapsed = True
+    panels.sections["retrain"].collapsed = True
     view = panels.models.comparison
     if view.changed.rowCount:
         view.changed.cellClicked.emit(0, 0)

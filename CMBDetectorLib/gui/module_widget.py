@@ -24,6 +24,8 @@ from CMBDetectorLib.gui.scan_node import scan_volume
 from CMBDetectorLib.gui.set_up_panel import SetUpPanel
 from CMBDetectorLib.volume import Volume
 
+LATER_SECTIONS = ("retrain", "models", "doctor", "set up")
+"""Sections that nobody needs in order to read a scan: closed at first."""
 _TICK_MS = 100
 _MASK_LATER_MS = 300
 _LOGGER = logging.getLogger("CMBDetector")
@@ -57,7 +59,7 @@ class ModulePanels:
                 reader=lambda: me.review.reader,
                 on_folder=lambda: me.export.follow_folder(),
                 on_model=lambda is_active_new: me.detect.refresh_models(choose_active=is_active_new),
-                open_models=lambda: me._open(me.sections[4]),
+                open_models=lambda: me._open(me.sections["models"]),
             ),
         )
         self.retrain, self.models = self.learning.retrain, self.learning.models
@@ -85,22 +87,23 @@ class ModulePanels:
 
     def _make_sections(self, layout: qt.QLayout, me: ModulePanels) -> None:
         """Put the panels into sections; ``me`` is a weak reference to this object, for what the sections call."""
-        self.sections = [
-            self._section(layout, _("Detect"), "detectSection", self.detect.widget),
-            self._section(layout, _("Review"), "reviewSection", self.review.widget),
-            self._section(layout, _("Export"), "exportSection", self.export.widget),
-            self._section(layout, _("Retrain on local data"), "retrainSection", self.retrain.widget),
-            self._section(layout, _("Models"), "modelSection", self.models.widget),
-            self._section(layout, _("Check the installation"), "doctorSection", self.doctor.widget),
-            self._section(layout, _("Set up"), "setUpSection", self.set_up.widget),
-        ]
-        for section in self.sections[3:]:
+        self.sections = {
+            "detect": self._section(layout, _("Detect"), "detectSection", self.detect.widget),
+            "review": self._section(layout, _("Review"), "reviewSection", self.review.widget),
+            "export": self._section(layout, _("Export"), "exportSection", self.export.widget),
+            "retrain": self._section(layout, _("Retrain on local data"), "retrainSection", self.retrain.widget),
+            "models": self._section(layout, _("Models"), "modelSection", self.models.widget),
+            "doctor": self._section(layout, _("Check the installation"), "doctorSection", self.doctor.widget),
+            "set up": self._section(layout, _("Set up"), "setUpSection", self.set_up.widget),
+        }
+        for name in LATER_SECTIONS:
             # What asks the worker is not asked before somebody wants to see it.
-            section.collapsed = True
-        self.sections[3].connect("contentsCollapsed(bool)", lambda closed: closed or me.retrain.refresh())
-        self.sections[4].connect("contentsCollapsed(bool)", lambda closed: closed or me.models.refresh())
-        self.sections[6].connect("contentsCollapsed(bool)", lambda closed: closed or me.set_up.update())
-        self.detect.on_set_up = lambda: me._open(me.sections[6])
+            self.sections[name].collapsed = True
+        changed = "contentsCollapsed(bool)"
+        self.sections["retrain"].connect(changed, lambda closed: closed or me.retrain.refresh())
+        self.sections["models"].connect(changed, lambda closed: closed or me.models.refresh())
+        self.sections["set up"].connect(changed, lambda closed: closed or me.set_up.update())
+        self.detect.on_set_up = lambda: me._open(me.sections["set up"])
         layout.addStretch(1)
 
     # From the module
@@ -222,8 +225,8 @@ class ModulePanels:
 
     def _refresh_learning(self) -> None:
         """Look at dataset and models again where they are shown."""
-        for section, panel in zip(self.sections[3:5], (self.retrain, self.models), strict=True):
-            if not section.collapsed:
+        for section, panel in (("retrain", self.retrain), ("models", self.models)):
+            if not self.sections[section].collapsed:
                 panel.refresh()
 
     # What computes
@@ -233,7 +236,7 @@ class ModulePanels:
         try:
             worker_interpreter()
         except CMBDetectorError:
-            self._open(self.sections[6])
+            self._open(self.sections["set up"])
 
     def _on_set_up(self) -> None:
         self.detect.say("")

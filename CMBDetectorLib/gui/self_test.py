@@ -19,6 +19,7 @@ from CMBDetectorLib.errors import CMBDetectorError
 from CMBDetectorLib.gui import preferences
 from CMBDetectorLib.gui.candidates_node import CandidatesNode
 from CMBDetectorLib.gui.detection import worker_interpreter
+from CMBDetectorLib.gui.module_widget import LATER_SECTIONS
 from CMBDetectorLib.review.finding import State
 
 _LONGEST_S = 240.0
@@ -89,8 +90,8 @@ def _test_learning(panels: object, dataset: Path) -> None:
     preferences.store("LocalDataset", str(dataset))
     try:
         panels.retrain.follow_folder()
-        for section in panels.sections[3:]:
-            section.collapsed = False
+        for name in LATER_SECTIONS:
+            panels.sections[name].collapsed = False
         _wait(lambda: not panels.learning.commands.is_running)
         assert panels.retrain.table.widget.rowCount == 1, panels.retrain.ui.summaryLabel.text
         assert not panels.retrain.ui.retrainButton.enabled, "one scan is too little to learn from"
@@ -102,8 +103,8 @@ def _test_learning(panels: object, dataset: Path) -> None:
     finally:
         preferences.store("LocalDataset", kept)
         panels.retrain.follow_folder()
-        for section in panels.sections[3:]:
-            section.collapsed = True
+        for name in LATER_SECTIONS:
+            panels.sections[name].collapsed = True
 
 
 def _comparison() -> dict[str, object]:

@@ -16,7 +16,7 @@ def doctor(panels):
     import qt
 
     qt.QSettings().setValue("CMBDetector/DoctorOptions", "--no-self-test")
-    panels.sections[5].collapsed = False
+    panels.sections["doctor"].collapsed = False
     yield panels.doctor
     qt.QSettings().remove("CMBDetector/DoctorOptions")
 

@@ -76,9 +76,9 @@ def answered(host, panels, timeout_s=60):
     host.process_events()
 
 
-def open_sections(host, panels, *numbers):
-    for number in numbers or (3, 4):
-        panels.sections[number].collapsed = False
+def open_sections(host, panels, *names):
+    for name in names or ("retrain", "models"):
+        panels.sections[name].collapsed = False
     answered(host, panels)
 
 
@@ -114,7 +114,7 @@ def test_nothing_is_asked_before_a_section_is_opened(host, panels):
 
 
 def test_an_absent_or_empty_dataset_says_what_to_do(host, panels):
-    open_sections(host, panels, 3)
+    open_sections(host, panels, "retrain")
     ui = panels.retrain.ui
     assert "no scans yet" in ui.summaryLabel.text
     assert not ui.retrainButton.enabled
@@ -131,7 +131,7 @@ def test_the_table_says_what_each_scan_holds_and_why_it_does_not_train(host, pan
     cases = read_dataset(folder)
     cases[1].points.unlink()
     cases[2].scan.write_bytes(b"nothing")
-    open_sections(host, panels, 3)
+    open_sections(host, panels, "retrain")
     rows = {cells[0]: cells for cells in texts(panels.retrain.table.widget)}
     assert len(rows) == 4
     assert rows[cases[0].id][1] == str(len(cases[0].microbleeds()))
@@ -147,7 +147,7 @@ def test_a_double_click_loads_a_scan_once_and_chooses_it(host, panels, crops):
     import slicer
 
     cases = read_dataset(local_copy(crops, panels))
-    open_sections(host, panels, 3)
+    open_sections(host, panels, "retrain")
     table = panels.retrain.table.widget
     for case in (cases[0], cases[1], cases[0]):
         table.cellDoubleClicked.emit(row_of(table, case.id), 0)
@@ -168,7 +168,7 @@ def test_a_list_of_500_scans_does_not_stop_the_application(host, panels):
          "trains": n % 2 == 0, "reason": "" if n % 2 == 0 else "Its review is not complete; finish it."}
         for n in range(500)
     ]  # fmt: skip
-    open_sections(host, panels, 3)
+    open_sections(host, panels, "retrain")
     began = time.process_time()
     panels.retrain.table.show(scans)
     assert time.process_time() - began < 0.3
@@ -182,7 +182,7 @@ def test_both_panels_mean_the_same_folder(host, panels, tmp_path, monkeypatch):
     host.click(panels.export.ui.folderButton)
     assert panels.retrain.ui.folderEdit.text == str(tmp_path / "other")
     monkeypatch.setattr(qt.QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "third"))
-    open_sections(host, panels, 3)
+    open_sections(host, panels, "retrain")
     host.click(panels.retrain.ui.folderButton)
     assert panels.export.ui.folderEdit.text == str(tmp_path / "third")
     answered(host, panels)
@@ -202,7 +202,7 @@ def test_points_of_the_scene_become_microbleeds_in_a_transformed_scan(host, pane
     scan.SetAndObserveTransformNodeID(shift.GetID())
     panels.detect.parameters.inputVolume = scan
     points = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "mine")
-    open_sections(host, panels, 3)
+    open_sections(host, panels, "retrain")
     ui = panels.retrain.ui
     host.click(ui.importToggle)
     assert not ui.pointsButton.enabled
@@ -234,7 +234,7 @@ def test_a_file_is_imported_and_wrong_ones_are_refused_in_words(host, panels, tm
     import qt
 
     panels.detect.parameters.inputVolume = add_scan()
-    open_sections(host, panels, 3)
+    open_sections(host, panels, "retrain")
     ui = panels.retrain.ui
     host.click(ui.importToggle)
     file = tmp_path / "mîne.csv"
@@ -272,7 +272,7 @@ def test_models_are_installed_activated_rolled_back_exported_and_removed(
 ):
     import qt
 
-    open_sections(host, panels, 4)
+    open_sections(host, panels, "models")
     models, ui = panels.models, panels.models.ui
     assert [model["reference"] for model in models.models if model["active"]] == ["default@1"]
     row = row_of(ui.modelTable, "default@1", 1)
@@ -321,7 +321,7 @@ def test_models_are_installed_activated_rolled_back_exported_and_removed(
 def test_a_damaged_model_is_shown_as_damaged(host, panels, tiny_model):
     folder = Registry().install(tiny_model)[0].folder
     next(folder.glob("cnn*.keras")).write_bytes(b"x")
-    open_sections(host, panels, 4)
+    open_sections(host, panels, "models")
     ui = panels.models.ui
     ui.modelTable.setCurrentCell(ui.modelTable.rowCount - 1, 1)
     assert "checksum" in ui.detailsLabel.text
@@ -373,7 +373,7 @@ def test_the_comparison_is_shown_and_a_click_leads_to_the_microbleed(host, panel
 
 @pytest.mark.parametrize("broken", [{"rates": None}, {"curves": {}}, {"won": [{"scan": 1}]}, {"rates": [{"fp": "x"}]}])
 def test_a_made_up_comparison_raises_nothing(host, panels, broken):
-    open_sections(host, panels, 4)
+    open_sections(host, panels, "models")
     panels.models.show_comparison({**COMPARISON, **broken})
     assert panels.models.comparison.comparison is None
     assert "cannot be shown" in panels.models.ui.messageLabel.text

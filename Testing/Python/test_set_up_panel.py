@@ -27,7 +27,7 @@ def set_up(small, panels, host):
     import qt
 
     qt.QSettings().remove("CMBDetector/Interpreter")
-    panels.sections[6].collapsed = False
+    panels.sections["set up"].collapsed = False
     panels.set_up.update()
     return panels.set_up
 
@@ -126,12 +126,12 @@ def test_another_python_is_tried_used_and_given_back(host, set_up, small, tmp_pa
 
 
 def test_detect_without_packages_leads_here(host, panels, set_up, monkeypatch):
-    panels.sections[6].collapsed = True
+    panels.sections["set up"].collapsed = True
     monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
     add_scan()
     host.process_events()
     host.click(panels.detect.ui.detectButton)
     assert "not set up yet" in panels.detect.ui.messageLabel.text
     host.click(panels.detect.ui.setUpButton)
-    assert not panels.sections[6].collapsed
+    assert not panels.sections["set up"].collapsed
     assert "Detector: not set up" in set_up.ui.detectorLabel.text
