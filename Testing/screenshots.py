@@ -61,11 +61,15 @@ def _set_up(host: Any, panels: Any, folder: Path) -> None:
     qt.QSettings().setValue("CMBDetector/DataFolder", "")
     os.environ.pop("CMBDETECTOR_PYTHON")
     os.environ["CMBDETECTOR_DATA"] = "/home/reader/.local/share/cmbdetector"
-    for name, section in panels.sections.items():
-        section.collapsed = name != "set up"
+    _open_only(panels, "set up")
     panels.set_up.update()
     host.wait(0.3)
     panels.set_up.widget.grab().save(str(folder / "set-up.png"))
+
+
+def _open_only(panels: Any, name: str) -> None:
+    for other, section in panels.sections.items():
+        section.collapsed = other != name
 
 
 def _detect(host: Any, panels: Any, folder: Path) -> None:
@@ -103,8 +107,7 @@ def _retrain(host: Any, panels: Any, dataset: Path, folder: Path) -> None:
     qt.QSettings().setValue("CMBDetector/LocalDataset", str(dataset.absolute()))
     qt.QSettings().setValue("CMBDetector/RetrainOptions", "--epochs 4 --steps 10 --leave-out 3")
     panels.retrain.follow_folder()
-    for name, section in panels.sections.items():
-        section.collapsed = name != "retrain"
+    _open_only(panels, "retrain")
     host.wait_until(lambda: not panels.learning.commands.is_running, 120)
     host.click(panels.retrain.ui.retrainButton)
     # Not where this computer has its data.

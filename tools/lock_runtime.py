@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from CMBDetectorLib.files import sha256, write_text
-from CMBDetectorLib.runtime.locks import DETECTOR, FOLDER, LEAN, PARTS, Package, lock_file, read_lock
+from CMBDetectorLib.runtime.locks import DETECTOR, FOLDER, PARTS, Package, lock_file, read_lock
 from CMBDetectorLib.runtime.platforms import PLATFORMS, Platform
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -102,9 +102,7 @@ def lock_lean(part: str, platform: Platform, others: list[dict]) -> None:
     kept = [p for p in read_lock(part, platform, PYTHON).packages if not p.name.startswith(_FOR_NVIDIA)]
     packages = sorted([*replaced, *(p for p in kept if p.name not in names)], key=lambda p: p.name)
     head = f"# {PARTS[part]}, for processors alone: {platform.words}, Python {PYTHON}. Made by tools/lock_runtime.py.\n"
-    path = lock_file(part, platform, PYTHON)
-    path = path.with_name(f"{path.stem}{LEAN}.txt")
-    write_text(path, head + "".join(f"{p.line}\n" for p in packages))
+    write_text(lock_file(part, platform, PYTHON, is_lean=True), head + "".join(f"{p.line}\n" for p in packages))
 
 
 def fetched(name: str, entry: dict, platform: Platform, wheels: Path) -> Package:

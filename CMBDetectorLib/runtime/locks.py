@@ -99,9 +99,9 @@ class Lock:
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def lock_file(part: str, platform: Platform, python: str, folder: Path | None = None) -> Path:
+def lock_file(part: str, platform: Platform, python: str, folder: Path | None = None, is_lean: bool = False) -> Path:
     """Return where the lock lies, whether or not it is there; ``folder`` is another one than the program's own."""
-    return (folder or locks_folder()) / f"{part}-{platform.name}-py{python}.txt"
+    return (folder or locks_folder()) / f"{part}-{platform.name}-py{python}{LEAN if is_lean else ''}.txt"
 
 
 def read_lock(part: str, platform: Platform, python: str, folder: Path | None = None) -> Lock:
@@ -111,7 +111,7 @@ def read_lock(part: str, platform: Platform, python: str, folder: Path | None = 
         BadInputError: there is none, or it is damaged.
     """
     path = lock_file(part, platform, python, folder)
-    lean = path.with_name(f"{path.stem}{LEAN}.txt")
+    lean = lock_file(part, platform, python, folder, is_lean=True)
     if not path.is_file():
         raise BadInputError(
             f"{PARTS[part]} cannot be set up for Python {python} ({platform.words}).",

@@ -12,7 +12,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from CMBDetectorLib.runtime.locks import DETECTOR, HD_BET, LEAN, Package, lock_file
+from CMBDetectorLib.runtime.locks import DETECTOR, HD_BET, Package, lock_file
 from CMBDetectorLib.runtime.platforms import this_platform, this_python
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,8 +77,7 @@ class SmallRuntime:
 
     def write_lock(self, part: str, packages: list[Package], lean: bool = False) -> None:
         """Lock ``packages`` for ``part``."""
-        path = lock_file(part, this_platform(), this_python(), self.locks)
-        path = path.with_name(f"{path.stem}{LEAN}.txt") if lean else path
+        path = lock_file(part, this_platform(), this_python(), self.locks, lean)
         path.write_text("".join(f"{package.line}\n" for package in packages))
 
 
