@@ -24,7 +24,6 @@ from CMBDetectorLib.review.review import Review
 
 _SIZE = 1 << 20
 _NOT_MOUNTED = "left out: mounting a tmpfs needs root"
-_NOBODY = 65534
 
 
 def full_for_verdicts(chaos: Chaos) -> Outcome:
@@ -102,8 +101,6 @@ def read_only(chaos: Chaos) -> Outcome:
     outcome = Outcome("read-only folders: review, dataset, models")
     top = chaos.place("read-only")
     sources = samples.make_models(top)
-    for path in (top.parent, top, *top.rglob("*")):
-        path.chmod(0o755)
     with SmallDisk(top / "disk", _SIZE) as disk:
         disk.folder.chmod(0o777)
         for number in range(chaos.times(8)):
@@ -116,11 +113,11 @@ def read_only(chaos: Chaos) -> Outcome:
                 disk.read_only(False)
             else:
                 _chmod(place, 0o555, 0o444)
-                _try(outcome, lambda say, p=place: _as_nobody(p, lambda: _refused(p, sources)))
+                _try(outcome, lambda say, p=place: _without_privileges(lambda: _refused(p, sources)))
                 _chmod(place, 0o755, 0o644)
             after = forks.run(lambda say, p=place: _next_run(p, sources))
             outcome.check(not after.error, f"the next run fails: {after.error[-600:]}")
-        outcome.note = "read-only mounts, and folders without permission as the user nobody"
+        outcome.note = "read-only mounts, and folders without permission, as a user without privileges"
     return outcome
 
 
@@ -255,14 +252,23 @@ def _next_run(place: Path, sources: list[Path]) -> None:
     assert [path for path in place.rglob("*") if "partial" in path.name or path.suffix == ".lock"] == []
 
 
-def _as_nobody(place: Path, act: Callable[[], list[str]]) -> list[str]:
-    # Python loads parts of itself when they are first used, and may lie where nobody else can read.
-    list_scans(place / "dataset")
-    Registry(place / "models").load()
+def _without_privileges(act: Callable[[], list[str]]) -> list[str]:
     if os.geteuid() == 0:
-        os.setgid(_NOBODY)
-        os.setuid(_NOBODY)
+        _drop_privileges()
     return act()
+
+
+def _drop_privileges() -> None:
+    """Take from root what lets it write where the permissions forbid it.
+
+    It stays root: as another user the program could not be read in a checkout that only root can read.
+    """
+    import ctypes
+
+    version_3, this_process = 0x20080522, 0
+    header, none = (ctypes.c_uint32 * 2)(version_3, this_process), (ctypes.c_uint32 * 6)()
+    if ctypes.CDLL(None, use_errno=True).capset(header, none) != 0:
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def _chmod(place: Path, folders: int, files: int) -> None:
