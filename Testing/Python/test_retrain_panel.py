@@ -484,7 +484,7 @@ def test_a_killed_worker_is_a_sentence_and_scene_and_module_may_change(
     host.wait_until(lambda: not psutil.Process().children(recursive=True), 5)
     assert_gone(processes)
     again = widget.panels
-    open_sections(host, again, 3)
+    open_sections(host, again, "retrain")
     assert again.retrain.ui.resumeButton.isVisible()
     assert tiny_is_active.active_reference() == "tiny@1"
 
