@@ -34,11 +34,11 @@ def main() -> None:
     options = parser.parse_args()
     work, model = options.work, options.model
     local, held_out = work / "local", work / "held-out"
-    _simulate(local, max(options.numbers), LOCAL_SEED, options.protocol)
-    _simulate(held_out, options.held_out, HELD_OUT_SEED, options.protocol)
+    simulate(local, max(options.numbers), LOCAL_SEED, options.protocol)
+    simulate(held_out, options.held_out, HELD_OUT_SEED, options.protocol)
     rows = [(0, "from the bundled model", _figures(work, held_out, model, "bundled"))]
     for number in options.numbers:
-        part = _first(local, number, work / f"local-{number}")
+        part = first_scans(local, number, work / f"local-{number}")
         for start, words in (("", "from scratch"), (model, "from the bundled model")):
             name = f"{'further' if start else 'scratch'}-{number}"
             trained = work / "models" / name
@@ -59,13 +59,13 @@ def _run(*arguments: object) -> None:
     subprocess.run([sys.executable, "-m", "CMBDetectorLib", *map(str, arguments)], check=True)
 
 
-def _simulate(folder: Path, scans: int, seed: int, protocol: str) -> None:
+def simulate(folder: Path, scans: int, seed: int, protocol: str) -> None:
     bleeds = round(scans * MICROBLEEDS_A_SCAN)
     _run("simulate", "--scans", scans, "--seed", seed, "--protocol", protocol, "--microbleeds", bleeds,
          "--output", folder)  # fmt: skip
 
 
-def _first(dataset: Path, number: int, folder: Path) -> Path:
+def first_scans(dataset: Path, number: int, folder: Path) -> Path:
     """Return ``folder`` with the first ``number`` scans of ``dataset`` as links, under the same names."""
     if not folder.exists():
         temporary = folder.with_name(folder.name + ".partial")

@@ -74,7 +74,7 @@ def train_networks(
     """Train both stages on ``cases``; checkpoints and mimics are kept in the folder ``work``.
 
     What ``work`` already holds of the same recipe is not done again. The networks of ``start``, which must have the
-    architectures of ``settings``, are trained further instead of new ones.
+    architectures of ``settings``, are trained further instead of new ones; with ``keep_unets`` only its CNNs.
 
     Raises:
         BadInputError: ``work`` holds a run with other settings.
@@ -83,14 +83,15 @@ def train_networks(
     progress.plan(STAGES)
     unets = _fit_unets(cases, settings, work, progress, start)
     stage1 = Detector(list(unets.values()), [], settings.unet_architecture)
-    mimics = []
+    mimics, hits = [], []
     for number, case in enumerate(cases):
-        path = work / "mimics" / f"{case.id}_desc-mimic_points.tsv"
         part = Part(progress, "mimics", number, len(cases))
-        mimics.append(mine_mimics(stage1, case, settings.mimic_threshold, path, part))
+        found = mine_mimics(stage1, case, settings.mimic_threshold, work, part)
+        mimics.append(found[0])
+        hits.append(found[1])
         progress.report("mimics", number + 1, len(cases))
     progress.log(f"{sum(map(len, mimics))} mimics in {len(cases)} scans")
-    cnns = _fit_cnns(cases, mimics, settings, work, progress, start)
+    cnns = _fit_cnns(cases, mimics, hits, settings, work, progress, start)
     microbleeds = sum(len(case.microbleeds_ras) for case in cases)
     return Trained(unets, cnns, microbleeds, sum(map(len, mimics)), settings)
 
@@ -104,6 +105,9 @@ def _fit_unets(
     )
     unets = {}
     for number, batch in enumerate(unet.batch_sizes):
+        if start is not None and settings.keep_unets:
+            unets[batch] = _network(start, "unets", number)
+            continue
         name = f"unet-{batch}"
         part = Part(progress, "U-Nets", number, len(unet.batch_sizes))
         seed, make = network_seed(settings.seed, name), partial(build, architecture, name)
@@ -123,13 +127,14 @@ def _fit_unets(
 def _fit_cnns(
     cases: Sequence[PreparedCase],
     mimics: Sequence[np.ndarray],
+    hits: Sequence[np.ndarray],
     settings: TrainingSettings,
     work: Path,
     progress: Progress,
     start: Bundle | None,
 ) -> dict[int, Any]:
     cnn, architecture = settings.cnn, settings.cnn_architecture
-    sampler = Stage2Sampler(cases, mimics, settings.spacing_mm, cnn.shift, window(architecture), cnn.scanners)
+    sampler = Stage2Sampler(cases, mimics, settings.spacing_mm, cnn.shift, window(architecture), cnn.scanners, hits)
     # TensorFlow alone is slow with the paper's large kernels.
     unfolded = architecture["kind"] == "cnn" and not backend.channels_first()
 

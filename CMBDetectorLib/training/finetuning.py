@@ -105,22 +105,25 @@ def tune_cnns(
     networks: Sequence[Network],
     cases: Sequence[PreparedCase],
     mimics: Sequence[tuple[np.ndarray, np.ndarray]],
+    hits: Sequence[np.ndarray],
     replay: Replay | None,
     settings: TrainingSettings,
     work: Path,
     progress: Progress,
 ) -> list[Network]:
     """Do the same for the CNNs. ``mimics`` are for each case voxel positions (n, 3) and how far each deceives the model
-    (n,; 0 to 1): the worst are drawn most often."""
+    (n,; 0 to 1): the worst are drawn most often. ``hits`` are where stage 1 proposes the microbleeds (m, 3)."""
     cnn, size = settings.cnn, window(settings.cnn_architecture)
     replayed = None if replay is None else ReplayedCandidates(replay, size, cnn.shift, cnn.scanners)
     of = {case.id: found for case, found in zip(cases, mimics, strict=True)}
+    hit = {case.id: found for case, found in zip(cases, hits, strict=True)}
     tuned = []
     for number, network in enumerate(networks):
         held, rest = split_scans(cases, number, settings.seed)
         local = Stage2Sampler(
-            rest, [of[case.id][0] for case in rest], settings.spacing_mm, cnn.shift, size, cnn.scanners
-        )
+            rest, [of[case.id][0] for case in rest], settings.spacing_mm, cnn.shift, size, cnn.scanners,
+            [hit[case.id] for case in rest],
+        )  # fmt: skip
         local.weigh_mimics(np.concatenate([of[case.id][1] for case in rest]))
         windows, labels = _candidates(held, [of[case.id] for case in held], size)
         start = copied_weights(network.model)

@@ -8,28 +8,33 @@ import numpy as np
 
 from CMBDetectorLib.datasets.bids import Point, read_points, write_points
 from CMBDetectorLib.detection.detector import Detector
-from CMBDetectorLib.evaluation.matching import HIT_RADIUS_MM
 from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.training.cases import PreparedCase
-from CMBDetectorLib.training.proposals import mined_in, proposals_in
+from CMBDetectorLib.training.proposals import hits_in, mined_in, propose
 
 
-def mine_mimics(detector: Detector, case: PreparedCase, threshold: float, path: Path, progress: Progress) -> np.ndarray:
-    """Return the mimics of ``case`` as voxel positions (n, 3) of its image, and write them to ``path`` in RAS mm.
+def mine_mimics(
+    detector: Detector, case: PreparedCase, threshold: float, work: Path, progress: Progress
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mimics of ``case`` and the hits, voxel positions (n, 3) and (m, 3) of its image.
 
-    A mimic is a candidate of stage 1 at or above ``threshold`` farther than the hit radius from every microbleed.
-    Where ``path`` exists it is read instead: mining a scan is the slow part of a resumed run.
+    Both are candidates of stage 1 at or above ``threshold``: :func:`mined_in`, :func:`hits_in`. The mimics are written
+    to ``work/mimics``, in RAS mm. What stage 1 proposes is kept in ``work/proposals``: to search a scan is the slow
+    part of a resumed run.
     """
-    if path.is_file():
-        return case.grid.to_ijk(np.array([p.ras_mm for p in read_points(path)], float).reshape(-1, 3))
-    mimics = mined_in(case, proposals_in(detector, case, threshold, progress))
-    source = f"stage 1 at {threshold:g}, farther than {HIT_RADIUS_MM:g} mm from a microbleed"
+    found = propose(detector, case, threshold, work / "proposals" / f"{case.id}.npz", progress)
+    mimics = mined_in(case, found)
+    source = f"stage 1 at {threshold:g}"
     rows = [Point(tuple(float(v) for v in ras), source=source) for ras in case.grid.to_ras(mimics)]
-    write_points(path, rows, mimics=True)
-    return mimics
+    write_points(_file(work / "mimics", case), rows, mimics=True)
+    return mimics, hits_in(case, found)
 
 
 def known_mimics(case: PreparedCase, folder: Path) -> np.ndarray:
     """Return the mimics of ``case`` that a training has mined into ``folder``, voxel positions (n, 3) of its image."""
-    points = read_points(folder / f"{case.id}_desc-mimic_points.tsv")
+    points = read_points(_file(folder, case))
     return case.grid.to_ijk(np.array([p.ras_mm for p in points]).reshape(-1, 3))
+
+
+def _file(folder: Path, case: PreparedCase) -> Path:
+    return folder / f"{case.id}_desc-mimic_points.tsv"

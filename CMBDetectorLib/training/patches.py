@@ -81,11 +81,14 @@ class Stage2Sampler:
         shift: tuple[int, int, int],
         window: Sequence[int] = WINDOW,
         scanners: bool = False,
+        hits: Sequence[np.ndarray] = (),
     ) -> None:
-        """``mimics`` are voxel positions (n, 3) in the image of each case; the others as for stage 1."""
+        """``mimics`` and ``hits`` are voxel positions (n, 3) in the image of each case: what stage 1 proposes falsely,
+        and what it proposes for microbleeds, to learn beside their true centres. The others are as for stage 1."""
         self._cases = list(cases)
         self._window, self._scanners = tuple(window), scanners
         self._lesions = [(number, ijk) for number, case in enumerate(cases) for ijk in case.microbleeds]
+        self._lesions += [(number, ijk) for number, found in enumerate(hits) for ijk in found]
         self._mimics = [(number, ijk) for number, found in enumerate(mimics) for ijk in found]
         self._chance: np.ndarray | None = None
         self._easy = [
@@ -171,17 +174,28 @@ def slice_shift(shift: Sequence[int], stored_mm: Sequence[float], spacing_mm: Se
 def away_from(
     ijk: np.ndarray, microbleeds: np.ndarray, spacing_mm: Sequence[float], stored_mm: Sequence[float] | None = None
 ) -> np.ndarray:
-    """Return those voxel positions ``ijk`` (n, 3) that would hit none of ``microbleeds`` (m, 3).
+    """Return those voxel positions ``ijk`` (n, 3) that hit none of ``microbleeds`` (m, 3); :func:`in_reach`."""
+    return ijk[in_reach(ijk, microbleeds, spacing_mm, stored_mm) > 1]
 
-    With the scan's own voxels ``stored_mm`` (i, j, k) places within two slices of a microbleed are left out, too: a
-    large one still shows there, and to learn as a mimic what is a microbleed teaches nothing.
+
+def in_reach(
+    ijk: np.ndarray,
+    microbleeds: np.ndarray,
+    spacing_mm: Sequence[float],
+    stored_mm: Sequence[float] | None = None,
+    radius_mm: float = HIT_RADIUS_MM,
+) -> np.ndarray:
+    """Return how far each of the voxel positions ``ijk`` (n, 3) is from the nearest of ``microbleeds`` (m, 3): 1 is at
+    ``radius_mm``.
+
+    With the scan's own voxels ``stored_mm`` (i, j, k) it is on no axis less than two of them: a large microbleed still
+    shows in the next slice, and to learn as a mimic what is a microbleed teaches nothing.
     """
     if not len(microbleeds) or not len(ijk):
-        return ijk
-    reach = np.maximum(HIT_RADIUS_MM, 2 * np.array(spacing_mm if stored_mm is None else stored_mm))
+        return np.full(len(ijk), np.inf)
+    reach = np.maximum(radius_mm, 2 * np.array(spacing_mm if stored_mm is None else stored_mm))
     scale = np.array(spacing_mm) / reach
-    distance, _ = cKDTree(microbleeds * scale).query(ijk * scale)
-    return ijk[distance > 1]
+    return cKDTree(microbleeds * scale).query(ijk * scale)[0]
 
 
 def _random_brain_voxel(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:

@@ -11,14 +11,17 @@ from scipy.spatial import cKDTree
 
 from CMBDetectorLib.detection.candidates import find_peaks
 from CMBDetectorLib.detection.detector import Detector
+from CMBDetectorLib.evaluation.matching import HIT_RADIUS_MM
 from CMBDetectorLib.files import atomic_path
 from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.training.cases import PreparedCase
-from CMBDetectorLib.training.patches import away_from
+from CMBDetectorLib.training.patches import in_reach
 
 _MOST_MINED = 400
 """The surest mistakes of a scan; more of them add time, and drown what a reader has rejected and the microbleeds
 of a small dataset."""
+BESIDE_MM = 2.5
+"""So far from the centre of a microbleed a candidate is another one, or none; more than stage 1 is usually off."""
 _SAME_PLACE_MM = 3.0
 """Nearer than this a rejected place is the same lesion found twice, or a mined one the same mimic."""
 
@@ -61,8 +64,35 @@ def places_of(case: PreparedCase, found: Proposals) -> np.ndarray:
 
 
 def mined_in(case: PreparedCase, found: Proposals) -> np.ndarray:
-    """Return the surest of ``found`` that would hit no microbleed of ``case``, as voxel positions (n, 3)."""
-    return away_from(found.ijk, case.microbleeds, case.grid.spacing, case.stored_mm)[:_MOST_MINED]
+    """Return the surest of ``found`` that are no microbleed of ``case``, as voxel positions (n, 3).
+
+    They would hit none, or lie :data:`BESIDE_MM` or more beside one that another of ``found`` is nearer to: candidates
+    of which only one can be right, so that stage 2 has to tell the centre of a microbleed from its surroundings.
+    """
+    apart, beside = (
+        in_reach(found.ijk, case.microbleeds, case.grid.spacing, case.stored_mm, radius) > 1
+        for radius in (HIT_RADIUS_MM, BESIDE_MM)
+    )
+    beside[_nearest(case, found)[0]] = False
+    return found.ijk[apart | beside][:_MOST_MINED]
+
+
+def hits_in(case: PreparedCase, found: Proposals) -> np.ndarray:
+    """Return for each microbleed of ``case`` that ``found`` hits the nearest of them, as voxel positions (n, 3).
+
+    They are up to some millimetres off: microbleeds as stage 2 meets them.
+    """
+    nearest, distance_mm = _nearest(case, found)
+    return found.ijk[nearest[distance_mm <= HIT_RADIUS_MM]]
+
+
+def _nearest(case: PreparedCase, found: Proposals) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each microbleed of ``case`` the number of the nearest of ``found`` and its distance in mm."""
+    if not len(case.microbleeds) or not len(found.ijk):
+        return np.zeros(0, int), np.zeros(0)
+    spacing = np.array(case.grid.spacing)
+    distance_mm, nearest = cKDTree(found.ijk * spacing).query(case.microbleeds * spacing)
+    return nearest, distance_mm
 
 
 def mimics_of(
@@ -70,8 +100,8 @@ def mimics_of(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the mimics of ``case`` as voxel positions (n, 3) and how far each deceives the model (n,).
 
-    They are ``rejected_ras`` (m, 3; RAS mm) by a reader, and what stage 1 proposes farther than the hit radius from
-    every microbleed. ``scores`` are the model's final ones of its proposals; a rejected place that is none has 0.
+    They are ``rejected_ras`` (m, 3; RAS mm) by a reader, and what :func:`mined_in` finds among ``proposals``.
+    ``scores`` are the model's final ones of its proposals; a rejected place that is none has 0.
     """
     spacing = np.array(case.grid.spacing)
     rejected = _farther(case.grid.to_ijk(np.reshape(rejected_ras, (-1, 3))), case.microbleeds, spacing)

@@ -16,7 +16,7 @@ from CMBDetectorLib.progress import Part, Progress
 from CMBDetectorLib.training.bundles import train_networks, uncompiled
 from CMBDetectorLib.training.cases import PreparedCase
 from CMBDetectorLib.training.finetuning import PATIENCE, Network, load_networks, tune_cnns, tune_unets
-from CMBDetectorLib.training.proposals import Proposals, mimics_of, propose
+from CMBDetectorLib.training.proposals import Proposals, hits_in, mimics_of, propose
 from CMBDetectorLib.training.replay import SHARE, Replay
 from CMBDetectorLib.training.settings import TrainingSettings, further, recipe_of, settings_from
 
@@ -155,7 +155,8 @@ def retrain(local: Sequence[LocalCase], start: Bundle, plan: Plan, work: Path, p
         if any(network.is_new for network in unets):
             local = _proposed_anew(local, detector_of(unets, cnns), settings, work, progress)
     mimics = [mimics_of(k.case, k.proposals, k.scores, k.rejected_ras) for k in local]
-    cnns = tune_cnns(cnns, cases, mimics, plan.replay, settings, work, progress)
+    hits = [hits_in(k.case, k.proposals) for k in local]
+    cnns = tune_cnns(cnns, cases, mimics, hits, plan.replay, settings, work, progress)
     return Retrained(unets, cnns, sum(len(found) for found, _ in mimics))
 
 

@@ -37,7 +37,8 @@ class TrainingSettings:
     """The whole recipe of a bundle; ``recipe`` is its name.
 
     ``target_sigma_mm`` is the width of the Gaussian centre map the U-Nets learn, ``mimic_threshold`` the likelihood
-    at which stage 1's mistakes are collected, ``stage1_threshold`` what goes into the card.
+    at which stage 1's mistakes are collected, ``stage1_threshold`` what goes into the card. ``keep_unets``: of a model
+    that is trained further stage 1 stays as it is.
     """
 
     seed: int = 0
@@ -50,6 +51,7 @@ class TrainingSettings:
     target_sigma_mm: float = 1.0
     mimic_threshold: float = 0.15
     stage1_threshold: float = 0.2
+    keep_unets: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""

@@ -17,6 +17,7 @@ from CMBDetectorLib.datasets.bids import read_dataset
 from CMBDetectorLib.detection.likelihood import exact_stride, exact_windows
 from CMBDetectorLib.errors import BadInputError, ModelError
 from CMBDetectorLib.models.versions import load_bundle
+from CMBDetectorLib.networks import backend
 from CMBDetectorLib.networks.catalogue import build, window
 from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.training.augmentation import vary_scanner
@@ -139,6 +140,19 @@ def test_a_model_is_trained_further(worker, crops, tmp_path):
     assert child.card["training"]["settings"]["recipe"] == "context"
     assert child.checksum != parent.checksum
     assert child.networks("cnns")[0][1] == parent.networks("cnns")[0][1]
+    kept = worker("train", crops, "--output", tmp_path / "kept", *short, "--from", tmp_path / "first", "--keep-unets")
+    assert kept.code == 0, kept.stderr[-2000:]
+    after = load_bundle(tmp_path / "kept")
+    for kind, stays in (("unets", True), ("cnns", False)):
+        for (old, _), (new, _) in zip(parent.networks(kind), after.networks(kind), strict=True):
+            weights = zip(backend.load(old).get_weights(), backend.load(new).get_weights(), strict=True)
+            assert all(np.array_equal(a, b) for a, b in weights) == stays
+
+
+def test_unets_can_only_be_kept_of_a_model(worker, crops, tmp_path):
+    refused = worker("train", crops, "--output", tmp_path / "model", "--keep-unets")
+    assert refused.code == 2
+    assert "--from" in refused.stderr
 
 
 def test_where_a_model_shows_candidates_is_measured(worker, crops, tiny_model, tmp_path):

@@ -24,6 +24,7 @@ from CMBDetectorLib.training.patches import (
     slice_shift,
     target_sigma,
 )
+from CMBDetectorLib.training.proposals import BESIDE_MM, Proposals, hits_in, mined_in
 from CMBDetectorLib.training.settings import FitSettings, settings_from
 from CMBDetectorLib.training.work import open_work
 from CMBDetectorLib.volume import read_volume
@@ -115,6 +116,28 @@ def test_what_shows_a_microbleed_in_the_next_slice_is_no_mimic():
     np.testing.assert_array_equal(away_from(both, bleed, spacing, (0.45, 0.45, 5.0)), beside)
 
 
+def test_of_candidates_at_a_microbleed_the_nearest_is_it_and_those_beside_are_mimics(prepared):
+    case = next(case for case in prepared if len(case.microbleeds))
+    bleed, per_mm = case.microbleeds[0], 1 / np.array(SPACING)
+    right = np.array([1.0, 0, 0])
+
+    def found(*beside_mm):
+        places = np.array([bleed + far * right * per_mm for far in beside_mm])
+        return Proposals(places, np.linspace(0.9, 0.5, len(places)))
+
+    apart = np.linalg.norm((case.microbleeds - bleed) * SPACING, axis=1)
+    assert np.sort(apart)[1:].min(initial=np.inf) > 12, "no other microbleed may have a say here"
+    for places in ((4.0,), (0.5, 1.5), (4.0, 1.0)):
+        mimics = mined_in(case, found(*places))
+        expected = [far for far in places if far > BESIDE_MM and far != min(places)]
+        np.testing.assert_allclose(mimics, found(*expected).ijk if expected else np.zeros((0, 3)))
+        np.testing.assert_allclose(hits_in(case, found(*places)), found(min(places)).ijk)
+    np.testing.assert_allclose(mined_in(case, found(6.0)), found(6.0).ijk)
+    assert not len(mined_in(case, found()))
+    assert not len(hits_in(case, found()))
+    assert not len(hits_in(case, found(6.0)))
+
+
 def test_a_prepared_case_knows_the_voxels_of_its_scan(prepared, crops):
     for case in prepared:
         (scan,) = (c.scan for c in read_dataset(crops) if c.id == case.id)
@@ -143,6 +166,14 @@ def test_stage2_windows_are_half_microbleeds(prepared):
     assert labels.sum() == 30
     centre = images[:, 9:12, 9:12, 7:10, 0].min(axis=(1, 2, 3))
     assert np.median(centre[labels[:, 0] == 1]) < 0.45
+
+
+def test_hits_of_stage1_are_learnt_from_as_microbleeds(prepared):
+    nothing = [np.zeros((0, 3))] * len(prepared)
+    off = [np.round(case.microbleeds) + np.array([3, 0, 0]) for case in prepared]
+    sampler = Stage2Sampler(prepared, nothing, SPACING, (0, 0, 0), hits=off)
+    places = [sampler._draw(np.random.default_rng(seed), True) for seed in range(200)]
+    assert 60 < sum(any(np.array_equal(ijk, hit) for hit in off[number]) for number, ijk in places) < 140
 
 
 def test_no_negative_lies_on_a_microbleed(prepared):

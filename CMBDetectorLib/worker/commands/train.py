@@ -57,6 +57,7 @@ def _add_options(parser: argparse.ArgumentParser, output: str) -> None:
         "--recipe", choices=("paper", "context"), default="context", help="the paper's networks, or more context"
     )
     parser.add_argument("--from", dest="start", metavar="MODEL", help="train the networks of this model further")
+    parser.add_argument("--keep-unets", action="store_true", help="train only the CNNs of that model further")
     parser.add_argument("--cases", type=Path, metavar="DIR", help="folder where preprocessed scans are kept and reused")
     parser.add_argument("--tiny", action="store_true", help="small networks, to try things out")
     add_brain_mask(parser, default="dataset")
@@ -129,10 +130,12 @@ def _prepare(
 
     backend.prefer_torch()
     start = load_bundle(options.start) if options.start else None
+    if options.keep_unets and start is None:
+        raise BadInputError("There are no U-Nets to keep.", "Name their model with --from.")
     recipe = recipe_of(start.card) if start is not None else options.recipe
     settings = settings_from(options.seed, options.epochs, options.steps, options.tiny, recipe, options.cnn_epochs)
     if start is not None:
-        settings = further(settings, start.card)
+        settings = replace(further(settings, start.card), keep_unets=options.keep_unets)
         extra = {**extra, "start": start.checksum}
     cases = read_datasets(options.dataset)
     work = options.work or options.output.with_name(options.output.name + ".work")
