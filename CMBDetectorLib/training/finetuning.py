@@ -27,7 +27,7 @@ from CMBDetectorLib.training.patches import Stage1Sampler, Stage2Sampler
 from CMBDetectorLib.training.replay import Replay, ReplayedCandidates, ReplayedMaps, mixed
 from CMBDetectorLib.training.settings import FitSettings, TrainingSettings
 
-PATIENCE = 2
+PATIENCE = 3
 """Epochs without a better one after which the training of a network ends."""
 _VALIDATION_PART = 5  # one scan in five
 _MOST_MIMICS = 60  # of a validation scan: scoring them costs as much as training with them

@@ -28,10 +28,10 @@ _STAGES: dict[Depth, list[tuple[str, float]]] = {
     "both-stages": [("U-Nets", 50.0), ("mimics", 30.0), ("CNNs", 20.0)],
     "from-scratch": [("U-Nets", 60.0), ("mimics", 25.0), ("CNNs", 15.0)],
 }
-# A few hundred steps of small batches: with batch normalisation held, its size does not matter.
-_TUNED_BATCH = 16
-_TUNED_UNET_BATCH = 8
-_TUNED_EPOCHS, _TUNED_STEPS, _TUNED_RATE = 6, 15, 1e-4
+# Small batches: with batch normalisation held, their size does not matter. Most of the epochs are done only where the
+# scans are unlike those that the model knows; otherwise the scans left out end the training after a few.
+_TUNED_UNET = {"batch_sizes": (8,), "epochs": 6, "steps": 15, "learning_rate": 1e-4}
+_TUNED_CNN = {"batch_sizes": (16,), "epochs": 16, "steps": 25, "learning_rate": 3e-4, "rounds": 1}
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ def retrain_settings(
 ) -> TrainingSettings:
     """Return the settings for retraining ``start``; ``epochs`` and ``steps`` are those of each network.
 
-    From scratch they are those of its recipe. Else few and small steps: the networks know already what a microbleed
-    looks like.
+    From scratch they are those of its recipe. Else small steps, as many as help: the networks know already what a
+    microbleed looks like.
 
     Raises:
         BadInputError: a length is below 1.
@@ -108,11 +108,11 @@ def retrain_settings(
             settings,
             **{name: replace(getattr(settings, name), learning_rate=rate) for name, rate in rates.items()},
         )
-    length = {"epochs": epochs or _TUNED_EPOCHS, "steps": steps or _TUNED_STEPS, "learning_rate": _TUNED_RATE}
+    asked = {key: value for key, value in (("epochs", epochs), ("steps", steps)) if value}
     return replace(
         settings,
-        unet=replace(settings.unet, batch_sizes=(_TUNED_UNET_BATCH,), **length),
-        cnn=replace(settings.cnn, batch_sizes=(_TUNED_BATCH,), rounds=1, **length),
+        unet=replace(settings.unet, **{**_TUNED_UNET, **asked}),
+        cnn=replace(settings.cnn, **{**_TUNED_CNN, **asked}),
     )
 
 

@@ -25,8 +25,8 @@ _UNETS_S: dict[Depth, tuple[float, float]] = {
     "from-scratch": (1500.0, _SEARCH_S),
 }
 _CNNS_S: dict[Depth, tuple[float, float]] = {
-    "second-stage": (25.0, 1.0),
-    "both-stages": (25.0, 1.0),
+    "second-stage": (100.0, 1.0),
+    "both-stages": (100.0, 1.0),
     "from-scratch": (1200.0, 1.0),
 }
 

@@ -152,7 +152,7 @@ def test_a_model_is_trained_further(worker, crops, tmp_path):
 def test_unets_can_only_be_kept_of_a_model(worker, crops, tmp_path):
     refused = worker("train", crops, "--output", tmp_path / "model", "--keep-unets")
     assert refused.code == 2
-    assert "--from" in refused.stderr
+    assert "--from" in refused.events[-1]["hint"]
 
 
 def test_where_a_model_shows_candidates_is_measured(worker, crops, tiny_model, tmp_path):
