@@ -218,15 +218,15 @@ class _Short:
         return self.network.predict_on_batch(batch)
 
 
-@pytest.mark.parametrize("inference", ["dense", "exact"])
-def test_without_memory_the_search_goes_on_in_small_pieces_once(networks, brain, monkeypatch, inference):
+@pytest.mark.parametrize(("inference", "threshold"), [("dense", 0.54), ("exact", 0.07)])
+def test_without_memory_the_search_goes_on_in_small_pieces_once(networks, brain, monkeypatch, inference, threshold):
     bundle = load_bundle()
     cnns, cnn = [backend.load(path) for path, _ in bundle.networks("cnns")], bundle.networks("cnns")[0][1]
     image, mask = (Volume(array[20:60, 20:60, 15:45], np.diag([*SPACING, 1.0])) for array in brain)
     monkeypatch.setattr("CMBDetectorLib.detection.detector.LOW_MEMORY_VOXELS", 40_000)
     sparing = Detector([], cnns, SMALL, cnn, low_memory=True)
     sparing._folded = networks
-    expected = sparing.detect(image, mask, 0.01, inference)
+    expected = sparing.detect(image, mask, threshold, inference)
     assert len(expected.candidates) > 8
     notes = []
     progress = Progress()
@@ -236,7 +236,7 @@ def test_without_memory_the_search_goes_on_in_small_pieces_once(networks, brain,
     ten_windows = 10 * int(np.prod(cnn["window"]))
     detector = Detector([], [_Short(network, ten_windows) for network in cnns], SMALL, cnn)
     detector._folded = short
-    found = detector.detect(image, mask, 0.01, inference, progress)
+    found = detector.detect(image, mask, threshold, inference, progress)
     assert found.candidates == expected.candidates
     assert sum(network.refused for network in short) == 1
     assert len(notes) == 1
@@ -244,4 +244,4 @@ def test_without_memory_the_search_goes_on_in_small_pieces_once(networks, brain,
     # Once, and not for ever smaller.
     detector._folded = [_Short(network, 1) for network in networks]
     with pytest.raises(OutOfMemoryError, match="not enough memory"):
-        detector.detect(image, mask, 0.01, inference)
+        detector.detect(image, mask, threshold, inference)
