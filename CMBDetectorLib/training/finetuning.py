@@ -29,6 +29,9 @@ from CMBDetectorLib.training.settings import FitSettings, TrainingSettings
 
 PATIENCE = 3
 """Epochs without a better one after which the training of a network ends."""
+_NEW_SHARE = 0.5
+"""How far each weight goes from the old one to the tuned one: halfway a network has learnt most of what is new, and
+forgotten little (Wortsman et al. 2022, doi:10.1109/CVPR52688.2022.00780)."""
 _VALIDATION_PART = 5  # one scan in five
 _MOST_MIMICS = 60  # of a validation scan: scoring them costs as much as training with them
 _MAPS = 32
@@ -173,7 +176,11 @@ def _fit(
     checkpoint = work / f"{network.name}.npz"
     batch, seed = settings.batch_sizes[0], network_seed(seed, network.name)
     care = Care(validate, PATIENCE)
-    return fit(make, sample, settings, batch, seed, checkpoint, progress, network.name, start, care=care)
+    model = fit(make, sample, settings, batch, seed, checkpoint, progress, network.name, start, care=care)
+    tuned = copied_weights(model)
+    if not _same(tuned, start):
+        model.set_weights([old + _NEW_SHARE * (new - old) for old, new in zip(start, tuned, strict=True)])
+    return model
 
 
 def _same(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
