@@ -60,6 +60,7 @@ def _run(*arguments: object) -> None:
 
 
 def simulate(folder: Path, scans: int, seed: int, protocol: str) -> None:
+    """Make the dataset ``folder`` of ``scans`` with as many microbleeds a scan as the paper's; what is there stays."""
     bleeds = round(scans * MICROBLEEDS_A_SCAN)
     _run("simulate", "--scans", scans, "--seed", seed, "--protocol", protocol, "--microbleeds", bleeds,
          "--output", folder)  # fmt: skip

@@ -100,14 +100,13 @@ def _fit_unets(
     cases: Sequence[PreparedCase], settings: TrainingSettings, work: Path, progress: Progress, start: Bundle | None
 ) -> dict[int, Any]:
     unet, architecture = settings.unet, settings.unet_architecture
+    if start is not None and settings.keep_unets:
+        return {batch: _network(start, "unets", number) for number, batch in enumerate(unet.batch_sizes)}
     sampler = Stage1Sampler(
         cases, settings.spacing_mm, unet.shift, settings.target_sigma_mm, window(architecture), unet.scanners
     )
     unets = {}
     for number, batch in enumerate(unet.batch_sizes):
-        if start is not None and settings.keep_unets:
-            unets[batch] = _network(start, "unets", number)
-            continue
         name = f"unet-{batch}"
         part = Part(progress, "U-Nets", number, len(unet.batch_sizes))
         seed, make = network_seed(settings.seed, name), partial(build, architecture, name)

@@ -177,9 +177,8 @@ def _fit(
     batch, seed = settings.batch_sizes[0], network_seed(seed, network.name)
     care = Care(validate, PATIENCE)
     model = fit(make, sample, settings, batch, seed, checkpoint, progress, network.name, start, care=care)
-    tuned = copied_weights(model)
-    if not _same(tuned, start):
-        model.set_weights([old + _NEW_SHARE * (new - old) for old, new in zip(start, tuned, strict=True)])
+    tuned = zip(start, model.get_weights(), strict=True)
+    model.set_weights([old + _NEW_SHARE * (new - old) for old, new in tuned])
     return model
 
 

@@ -174,11 +174,11 @@ def slice_shift(shift: Sequence[int], stored_mm: Sequence[float], spacing_mm: Se
 def away_from(
     ijk: np.ndarray, microbleeds: np.ndarray, spacing_mm: Sequence[float], stored_mm: Sequence[float] | None = None
 ) -> np.ndarray:
-    """Return those voxel positions ``ijk`` (n, 3) that hit none of ``microbleeds`` (m, 3); :func:`in_reach`."""
-    return ijk[in_reach(ijk, microbleeds, spacing_mm, stored_mm) > 1]
+    """Return the voxel positions of ``ijk`` (n, 3) that hit none of ``microbleeds``: :func:`relative_distance`."""
+    return ijk[relative_distance(ijk, microbleeds, spacing_mm, stored_mm) > 1]
 
 
-def in_reach(
+def relative_distance(
     ijk: np.ndarray,
     microbleeds: np.ndarray,
     spacing_mm: Sequence[float],

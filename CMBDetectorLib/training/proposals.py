@@ -15,7 +15,7 @@ from CMBDetectorLib.evaluation.matching import HIT_RADIUS_MM
 from CMBDetectorLib.files import atomic_path
 from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.training.cases import PreparedCase
-from CMBDetectorLib.training.patches import in_reach
+from CMBDetectorLib.training.patches import relative_distance
 
 _MOST_MINED = 400
 """The surest mistakes of a scan; more of them add time, and drown what a reader has rejected and the microbleeds
@@ -70,7 +70,7 @@ def mined_in(case: PreparedCase, found: Proposals) -> np.ndarray:
     of which only one can be right, so that stage 2 has to tell the centre of a microbleed from its surroundings.
     """
     apart, beside = (
-        in_reach(found.ijk, case.microbleeds, case.grid.spacing, case.stored_mm, radius) > 1
+        relative_distance(found.ijk, case.microbleeds, case.grid.spacing, case.stored_mm, radius) > 1
         for radius in (HIT_RADIUS_MM, BESIDE_MM)
     )
     beside[_nearest(case, found)[0]] = False
