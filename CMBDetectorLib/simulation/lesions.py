@@ -11,11 +11,12 @@ from CMBDetectorLib.simulation.anatomy import LOBAR, TEMPLATE_TO_RAS, Template, 
 MOST_MICROBLEEDS = 83
 CALCIUM_CHI = -3.3
 BONE_CHI = -2.1
-_MALFORMED = 0.15  # share of heads with a cavernous malformation
+_MALFORMED = 0.05  # share of heads with a cavernous malformation
 _MALFORMATION_APART_MM = 14.0
 # Anywhere in the brain, a head: calcium in pineal gland, plexus and pallidum is frequent, alone in tissue it is rare;
 # nothing in a magnitude image tells such a one from a microbleed.
-_LONE_CALCIFICATIONS = 0.3
+_LONE_CALCIFICATIONS = 0.1
+_CALCIFIED_PALLIDUM = 0.15  # share of heads, both sides in each
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,12 @@ def draw_calcifications(
     calcium = "calcification"
     if rng.random() < 0.7:
         spots.append((np.array([0, -30, 3.0]) + rng.normal(0, 1, 3), rng.uniform(0.8, 2.5), calcium))
+    pallidum = rng.random() < _CALCIFIED_PALLIDUM
     for side in (-1, 1):
         if rng.random() < 0.6:
             for _ in range(int(rng.integers(1, 5))):
                 spots.append((np.array([side * 24, -42, 12.0]) + rng.normal(0, 2, 3), rng.uniform(0.6, 1.6), calcium))
-        if rng.random() < 0.3:
+        if pallidum:
             spots.append((np.array([side * 20, -3, 0.0]) + rng.normal(0, 2, 3), rng.uniform(0.6, 1.8), calcium))
     tissue = np.concatenate(list(template.locations.values()))
     for voxel in tissue[rng.integers(0, len(tissue), int(rng.poisson(_LONE_CALCIFICATIONS)))]:

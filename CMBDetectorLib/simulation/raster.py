@@ -47,7 +47,8 @@ def rasterise(
             _fill(maps[PERIVASCULAR], vessel, line, ijk_to_ras)
             continue
         if isinstance(vessel, Sheet):
-            pieces, volume, cosine = vessel.points_mm, vessel.volume_mm3, np.zeros(len(vessel.points_mm))
+            pieces, cosine = vessel.points_mm, np.zeros(len(vessel.points_mm))
+            volume = np.full(len(pieces), vessel.volume_mm3)
         else:
             pieces, volume, cosine = _pieces(vessel, np.asarray(b, float), rng)
         index = np.round(pieces @ ras_to_ijk[:3, :3].T + ras_to_ijk[:3, 3]).astype(int)
@@ -55,7 +56,7 @@ def rasterise(
         if not here.any():
             continue
         flat = np.ravel_multi_index(tuple(index[here].T), tuple(shape))
-        share = np.float32(volume / voxel_mm3 * getattr(vessel, "strength", 1.0))
+        share = (volume[here] / voxel_mm3 * getattr(vessel, "strength", 1.0)).astype(np.float32)
         np.add.at(maps[vessel.kind].ravel(), flat, share)
         if isinstance(vessel, Vessel) and vessel.kind == VEIN:
             np.add.at(chi.ravel(), flat, share * np.float32(vessel.chi))
@@ -84,8 +85,8 @@ def _fill(fraction: np.ndarray, vessel: Vessel, line: np.ndarray, ijk_to_ras: np
         np.maximum(fraction[box], np.clip(vessel.radius_mm + 0.5 - np.sqrt(square), 0, 1), out=fraction[box])
 
 
-def _pieces(vessel: Vessel, b: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, float, np.ndarray]:
-    """Return positions (n, 3) in mm, the volume of each (mm3) and cosines to B0 (n,) of the pieces of a tube."""
+def _pieces(vessel: Vessel, b: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return positions (n, 3) in mm, volumes (n,) in mm3 and cosines to B0 (n,) of the pieces of a tube."""
     line = vessel.points_mm
     lengths = np.linalg.norm(np.diff(line, axis=0), axis=1)
     at = np.r_[0, np.cumsum(lengths)]
@@ -101,11 +102,12 @@ def _pieces(vessel: Vessel, b: np.ndarray, rng: np.random.Generator) -> tuple[np
     dots = max(3, int(np.ceil(np.pi * (vessel.radius_mm / 0.2) ** 2)))
     radius = vessel.radius_mm * np.sqrt((np.arange(dots) + 0.5) / dots)
     angle = np.arange(dots) * 2.399963 + rng.uniform(0, 2 * np.pi, (count, 1))
+    width = vessel.width(along)
+    radius = width[:, None] * radius
     pieces = (
         centres[:, None]
         + (radius * np.cos(angle))[..., None] * first[:, None]
         + (radius * np.sin(angle))[..., None] * second[:, None]
     )
-    volume = np.pi * vessel.radius_mm**2 * at[-1] / (count * dots)
-    cosine = np.repeat(tangent @ b, dots)
-    return pieces.reshape(-1, 3), float(volume), cosine
+    volume = np.pi * (vessel.radius_mm * width) ** 2 * at[-1] / (count * dots)
+    return pieces.reshape(-1, 3), np.repeat(volume, dots), np.repeat(tangent @ b, dots)

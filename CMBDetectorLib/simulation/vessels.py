@@ -34,6 +34,11 @@ _TRUNKS = (
     (ARTERY, 1.2, True, ((1, -27, -50), (4, -31, -58), (10, -34, -66))),
 )
 
+# Radius of a vessel that begins and ends by itself over its length: what is short is thin.
+_WIDEST_BY_LENGTH = {VEIN: 1 / 35, ARTERY: 1 / 25}
+_IN_FLUID = 0.08  # of the smoothed map of fluid: narrow sulci included
+_SHORTEST = 5
+
 
 @dataclass(frozen=True)
 class _Shown:
@@ -52,8 +57,8 @@ class _Shown:
 
 # SWI is made to show veins; thick slices without a phase mask show few of them.
 _SHOWN = {
-    "swi": _Shown(1.15, (600, 1000), 0.75, 0.6, 1.5, 0.23, (0.12, 0.3)),
-    "t2star": _Shown(0.65, (480, 900), 0.4, 0.2, 0.9, 0.2, (0.08, 0.24)),
+    "swi": _Shown(1.15, (720, 1200), 0.75, 0.6, 1.6, 0.27, (0.12, 0.3)),
+    "t2star": _Shown(0.65, (600, 1100), 0.4, 0.2, 1.3, 0.28, (0.08, 0.26)),
 }
 
 
@@ -81,9 +86,22 @@ def _trunks(rng: np.random.Generator, template: Template, chi: float) -> list[Ve
             line = _smooth_line(nodes, rng)
             if kind == ARTERY:
                 line = _into_fluid(line, template)
-            strength = float(rng.uniform(0.4, 1.0))
-            vessels.append(Vessel(line, calibre, kind, _own_chi(rng, chi, kind), strength if kind == ARTERY else 1.0))
+            strength = float(rng.uniform(0.4, 1.0)) if kind == ARTERY else 1.0
+            # Way-points follow the flow: veins begin thin, arteries end so.
+            taper = (_taper_mm(calibre), 0.0) if kind == VEIN else (0.0, _taper_mm(calibre))
+            vessels.append(Vessel(line, calibre, kind, _own_chi(rng, chi, kind), strength, taper))
     return vessels
+
+
+def _taper_mm(radius_mm: float) -> float:
+    """Return over what length a vessel of this radius gets thin: no wide one ends bluntly."""
+    return 6 + 8 * radius_mm
+
+
+def _free(line: np.ndarray, radius_mm: float, kind: str, chi: float, strength: float = 1.0) -> Vessel:
+    """Return a vessel that begins and ends by itself: thin at both ends, and the thinner the shorter it is."""
+    radius_mm = min(radius_mm, len(line) * _WIDEST_BY_LENGTH[kind])
+    return Vessel(line, radius_mm, kind, chi, strength, (_taper_mm(radius_mm),) * 2)
 
 
 def _own_chi(rng: np.random.Generator, chi: float, kind: str) -> float:
@@ -121,11 +139,11 @@ def _pial(rng: np.random.Generator, template: Template, chi: float, shown: _Show
     guide = (template.smooth["csf"], 2.5)
     lines = _walk(rng, start, _directions(rng, count), rng.integers(8, 55, count), 0.24, guide, template)
     vessels = []
-    for line in lines:
+    for line in _while_in(template.smooth["csf"], lines):
         kind = VEIN if rng.random() < shown.veins else ARTERY
-        radius = float(np.clip(rng.lognormal(np.log(0.36), 0.5), 0.12, 1.6))
+        radius = float(np.clip(rng.lognormal(np.log(0.45), 0.5), 0.12, 1.6))
         strength = float(rng.beta(1.3, 1.8)) if kind == ARTERY else 1.0
-        vessels.append(Vessel(line, radius, kind, _own_chi(rng, chi, kind), strength))
+        vessels.append(_free(line, radius, kind, _own_chi(rng, chi, kind), strength))
     return vessels
 
 
@@ -135,22 +153,26 @@ def _medullary(rng: np.random.Generator, template: Template, chi: float, shown: 
     start = _pick(rng, _seeds()["periventricular"], count)
     outward = template.smooth["ventricle"]
     lines = _walk(rng, start, _slope(outward, start), rng.integers(10, 34, count), 0.12, (outward, 0.25), template)
-    return [Vessel(line, float(rng.uniform(*shown.medullary_mm)), VEIN, _own_chi(rng, chi, VEIN)) for line in lines]
+    vessels = []
+    for line in lines:
+        radius = float(rng.uniform(*shown.medullary_mm))
+        vessels.append(Vessel(line, radius, VEIN, _own_chi(rng, chi, VEIN), taper_mm=(0, _taper_mm(radius))))
+    return vessels
 
 
 def _penetrating(rng: np.random.Generator, template: Template, chi: float, shown: _Shown) -> list[Vessel]:
     """Vessels in tissue: from the cortex inwards, in any direction in the white matter, and up into the nuclei."""
     start = _pick(rng, _seeds()["cortex"], int(shown.others * rng.integers(80, 200)))
     lines = _walk(
-        rng, start, _slope(template.smooth["depth"], start), rng.integers(5, 25, len(start)), 0.2, None, template
+        rng, start, _slope(template.smooth["depth"], start), rng.integers(10, 32, len(start)), 0.15, None, template
     )
     start = _pick(rng, _seeds()["deep tissue"], int(shown.others * rng.integers(60, 160)))
-    lines += _walk(rng, start, _directions(rng, len(start)), rng.integers(5, 25, len(start)), 0.2, None, template)
+    lines += _walk(rng, start, _directions(rng, len(start)), rng.integers(14, 42, len(start)), 0.15, None, template)
     start = _pick(rng, _seeds()["under the lentiform"], int(rng.integers(12, 40)))
     up = np.tile([0.0, 0.0, 1.0], (len(start), 1)) + rng.normal(0, 0.25, (len(start), 3))
     lines += _walk(rng, start, up, rng.integers(8, 25, len(start)), 0.15, None, template)
     radii = np.clip(rng.lognormal(np.log(shown.radius_mm), 0.4, len(lines)), 0.08, 0.7)
-    return [Vessel(line, float(r), VEIN, _own_chi(rng, chi, VEIN)) for line, r in zip(lines, radii, strict=True)]
+    return [_free(line, float(r), VEIN, _own_chi(rng, chi, VEIN)) for line, r in zip(lines, radii, strict=True)]
 
 
 def _cerebellar(rng: np.random.Generator, template: Template, chi: float) -> list[Vessel]:
@@ -161,14 +183,15 @@ def _cerebellar(rng: np.random.Generator, template: Template, chi: float) -> lis
     vessels = []
     for stem in stems:
         radius = float(rng.uniform(0.3, 0.7))
-        vessels.append(Vessel(stem, radius, VEIN, chi))
+        taper = _taper_mm(radius)
+        vessels.append(Vessel(stem, radius, VEIN, chi, taper_mm=(taper, 0)))
         heading = (stem[-1] - stem[0]) / max(1e-6, float(np.linalg.norm(stem[-1] - stem[0])))
         fork = np.tile(stem[-1] - TEMPLATE_TO_RAS[:3, 3], (2, 1))
         side = np.cross(heading, rng.standard_normal(3))
         side /= np.linalg.norm(side)
         ways = np.stack([heading + 0.6 * side, heading - 0.6 * side])
         for branch in _walk(rng, fork, ways, rng.integers(6, 16, 2), 0.2, None, template):
-            vessels.append(Vessel(branch, 0.7 * radius, VEIN, chi))
+            vessels.append(Vessel(branch, 0.7 * radius, VEIN, chi, taper_mm=(0, taper)))
     return vessels
 
 
@@ -247,6 +270,19 @@ def _walk(
         track.append(position.copy())
     lines = np.stack(track, 1) + TEMPLATE_TO_RAS[:3, 3]
     return [line[:n] for line, n in zip(lines, length, strict=True) if n >= 3]
+
+
+def _while_in(field: np.ndarray, lines: list[np.ndarray]) -> list[np.ndarray]:
+    """Return the lines (n, 3; MNI mm) up to where they leave for good what a map of the template shows: a vessel on the
+    brain dips into tissue for 2 mm at most."""
+    kept = []
+    for line in lines:
+        inside = field[tuple(np.round(line - TEMPLATE_TO_RAS[:3, 3]).astype(int).T)] > _IN_FLUID
+        out = ndimage.binary_opening(~inside, np.ones(3))
+        line = line[: int(np.argmax(out))] if out.any() else line
+        if len(line) >= _SHORTEST:
+            kept.append(line)
+    return kept
 
 
 def _slope(field: np.ndarray, position: np.ndarray) -> np.ndarray:
