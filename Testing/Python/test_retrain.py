@@ -32,7 +32,7 @@ from CMBDetectorLib.models.registry import Registry
 from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.training.cases import prepare_cases
 from CMBDetectorLib.training.comparison import comparison_folds
-from CMBDetectorLib.training.finetuning import split_scans
+from CMBDetectorLib.training.finetuning import load_networks, split_scans, tune_cnns
 from CMBDetectorLib.training.fitting import Care, fit
 from CMBDetectorLib.training.patches import Stage2Sampler
 from CMBDetectorLib.training.replay import (
@@ -45,7 +45,7 @@ from CMBDetectorLib.training.replay import (
     mixed,
     write_replay,
 )
-from CMBDetectorLib.training.settings import FitSettings
+from CMBDetectorLib.training.settings import FitSettings, further, settings_from
 
 SPACING = (0.45, 0.45, 1.0)
 SHORT = ("--epochs", 2, "--steps", 6, "--seed", 5)
@@ -106,6 +106,23 @@ def same_weights(some: Path, other: Path) -> bool:
     return list(a) == list(b) and all(
         len(a[name]) == len(b[name]) and all(map(np.array_equal, a[name], b[name])) for name in a
     )
+
+
+def test_a_tuned_network_lies_halfway_between_the_old_one_and_the_best_epoch(prepared, old_model, tmp_path):
+    bundle = verified(old_model)
+    settings = further(settings_from(seed=3, epochs=2, steps=6, tiny=True), bundle.card)
+    spots = [case.dark_spots[:20].astype(float) for case in prepared]
+    mimics = [(found, np.full(len(found), 0.5)) for found in spots]
+    before = [[np.array(w) for w in network.model.get_weights()] for network in load_networks(bundle, "cnns")]
+    hits = [case.microbleeds for case in prepared]
+    tuned = tune_cnns(load_networks(bundle, "cnns"), prepared, mimics, hits, None, settings, tmp_path, Progress())
+    assert any(network.is_new for network in tuned)
+    for network, old in zip(tuned, before, strict=True):
+        with np.load(tmp_path / f"{network.name}.npz") as saved:
+            best = [saved[f"best{number}"] for number in range(len(old))]
+        assert network.is_new == (not all(map(np.array_equal, best, old)))
+        for weight, first, last in zip(network.model.get_weights(), old, best, strict=True):
+            np.testing.assert_allclose(weight, (first + last) / 2, atol=1e-6)
 
 
 def test_a_new_version_is_registered_and_not_active(retrained, home, old_model):
