@@ -168,7 +168,7 @@ def test_a_killed_worker_becomes_a_sentence_and_the_next_run_works(host, panels,
     children = host.wait_until(lambda: psutil.Process().children(recursive=True), 30)
     for child in children:
         child.kill()
-    host.wait_until(lambda: not panels.logic.is_running, 20)
+    host.wait_until(lambda: not panels.logic.is_running, 60)
     assert ui.messageLabel.text.strip()
     assert "Traceback" not in ui.messageLabel.text
     host.click(ui.detectButton)
