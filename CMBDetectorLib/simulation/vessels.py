@@ -11,6 +11,7 @@ from scipy import ndimage
 from CMBDetectorLib.simulation.anatomy import TEMPLATE_TO_RAS, Template, load_template
 from CMBDetectorLib.simulation.cisterns import draw_choroid, draw_cisterns
 from CMBDetectorLib.simulation.tubes import ARTERY, DURA, PERIVASCULAR, VEIN, Sheet, Vessel
+from CMBDetectorLib.simulation.walks import directions, pick, slope, walk, while_in
 
 __all__ = ["ARTERY", "DURA", "PERIVASCULAR", "VEIN", "Sheet", "Vessel", "draw_vessels"]
 
@@ -37,7 +38,6 @@ _TRUNKS = (
 # Radius of a vessel that begins and ends by itself over its length: what is short is thin.
 _WIDEST_BY_LENGTH = {VEIN: 1 / 35, ARTERY: 1 / 25}
 _IN_FLUID = 0.08  # of the smoothed map of fluid: narrow sulci included
-_SHORTEST = 5
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ def _into_fluid(line: np.ndarray, template: Template) -> np.ndarray:
     position = line - TEMPLATE_TO_RAS[:3, 3]
     start = position.copy()
     for _ in range(14):
-        slope = _slope(template.smooth["csf"], position)
-        position = position + 0.6 * slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 0.02)
+        uphill = slope(template.smooth["csf"], position)
+        position = position + 0.6 * uphill / np.maximum(np.linalg.norm(uphill, axis=1, keepdims=True), 0.02)
         away = position - start
         position = start + away * np.minimum(1, 6 / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-6))
         position = ndimage.gaussian_filter1d(position, 1.5, axis=0, mode="nearest")
@@ -135,11 +135,11 @@ def _pial(rng: np.random.Generator, template: Template, chi: float, shown: _Show
     """Arteries and veins in sulci and cisterns, each kept in the fluid by the gradient of its map."""
     count = int(rng.integers(*shown.pial))
     narrow = int(shown.sulcal * count)
-    start = np.concatenate([_pick(rng, _seeds()["sulci"], narrow), _pick(rng, _seeds()["fluid"], count - narrow)])
+    start = np.concatenate([pick(rng, _seeds()["sulci"], narrow), pick(rng, _seeds()["fluid"], count - narrow)])
     guide = (template.smooth["csf"], 2.5)
-    lines = _walk(rng, start, _directions(rng, count), rng.integers(8, 55, count), 0.24, guide, template)
+    lines = walk(rng, start, directions(rng, count), rng.integers(8, 55, count), 0.24, guide, template)
     vessels = []
-    for line in _while_in(template.smooth["csf"], lines):
+    for line in while_in(template.smooth["csf"], _IN_FLUID, lines):
         kind = VEIN if rng.random() < shown.veins else ARTERY
         radius = float(np.clip(rng.lognormal(np.log(0.45), 0.5), 0.12, 1.6))
         strength = float(rng.beta(1.3, 1.8)) if kind == ARTERY else 1.0
@@ -150,9 +150,9 @@ def _pial(rng: np.random.Generator, template: Template, chi: float, shown: _Show
 def _medullary(rng: np.random.Generator, template: Template, chi: float, shown: _Shown) -> list[Vessel]:
     """Deep medullary veins: from the wall of the lateral ventricles straight out into the white matter."""
     count = int(shown.others * rng.integers(40, 90))
-    start = _pick(rng, _seeds()["periventricular"], count)
+    start = pick(rng, _seeds()["periventricular"], count)
     outward = template.smooth["ventricle"]
-    lines = _walk(rng, start, _slope(outward, start), rng.integers(10, 34, count), 0.12, (outward, 0.25), template)
+    lines = walk(rng, start, slope(outward, start), rng.integers(10, 34, count), 0.12, (outward, 0.25), template)
     vessels = []
     for line in lines:
         radius = float(rng.uniform(*shown.medullary_mm))
@@ -162,15 +162,15 @@ def _medullary(rng: np.random.Generator, template: Template, chi: float, shown: 
 
 def _penetrating(rng: np.random.Generator, template: Template, chi: float, shown: _Shown) -> list[Vessel]:
     """Vessels in tissue: from the cortex inwards, in any direction in the white matter, and up into the nuclei."""
-    start = _pick(rng, _seeds()["cortex"], int(shown.others * rng.integers(80, 200)))
-    lines = _walk(
-        rng, start, _slope(template.smooth["depth"], start), rng.integers(10, 32, len(start)), 0.15, None, template
+    start = pick(rng, _seeds()["cortex"], int(shown.others * rng.integers(80, 200)))
+    lines = walk(
+        rng, start, slope(template.smooth["depth"], start), rng.integers(10, 32, len(start)), 0.15, None, template
     )
-    start = _pick(rng, _seeds()["deep tissue"], int(shown.others * rng.integers(60, 160)))
-    lines += _walk(rng, start, _directions(rng, len(start)), rng.integers(14, 42, len(start)), 0.15, None, template)
-    start = _pick(rng, _seeds()["under the lentiform"], int(rng.integers(12, 40)))
+    start = pick(rng, _seeds()["deep tissue"], int(shown.others * rng.integers(60, 160)))
+    lines += walk(rng, start, directions(rng, len(start)), rng.integers(14, 42, len(start)), 0.15, None, template)
+    start = pick(rng, _seeds()["under the lentiform"], int(rng.integers(12, 40)))
     up = np.tile([0.0, 0.0, 1.0], (len(start), 1)) + rng.normal(0, 0.25, (len(start), 3))
-    lines += _walk(rng, start, up, rng.integers(8, 25, len(start)), 0.15, None, template)
+    lines += walk(rng, start, up, rng.integers(8, 25, len(start)), 0.15, None, template)
     radii = np.clip(rng.lognormal(np.log(shown.radius_mm), 0.4, len(lines)), 0.08, 0.7)
     return [_free(line, float(r), VEIN, _own_chi(rng, chi, VEIN)) for line, r in zip(lines, radii, strict=True)]
 
@@ -178,8 +178,8 @@ def _penetrating(rng: np.random.Generator, template: Template, chi: float, shown
 def _cerebellar(rng: np.random.Generator, template: Template, chi: float) -> list[Vessel]:
     """Y-shaped veins of the cerebellum and under the tentorium: a stem that forks twice."""
     count = int(rng.integers(14, 36))
-    start = _pick(rng, _seeds()["cerebellum"], count)
-    stems = _walk(rng, start, _directions(rng, count), rng.integers(8, 20, count), 0.2, None, template)
+    start = pick(rng, _seeds()["cerebellum"], count)
+    stems = walk(rng, start, directions(rng, count), rng.integers(8, 20, count), 0.2, None, template)
     vessels = []
     for stem in stems:
         radius = float(rng.uniform(0.3, 0.7))
@@ -190,7 +190,7 @@ def _cerebellar(rng: np.random.Generator, template: Template, chi: float) -> lis
         side = np.cross(heading, rng.standard_normal(3))
         side /= np.linalg.norm(side)
         ways = np.stack([heading + 0.6 * side, heading - 0.6 * side])
-        for branch in _walk(rng, fork, ways, rng.integers(6, 16, 2), 0.2, None, template):
+        for branch in walk(rng, fork, ways, rng.integers(6, 16, 2), 0.2, None, template):
             vessels.append(Vessel(branch, 0.7 * radius, VEIN, chi, taper_mm=(0, taper)))
     return vessels
 
@@ -198,9 +198,9 @@ def _cerebellar(rng: np.random.Generator, template: Template, chi: float) -> lis
 def _perivascular(rng: np.random.Generator, template: Template) -> list[Vessel]:
     """Fluid-filled spaces in the white matter and under the nuclei: short, thin, bright where fluid is."""
     count = int(rng.integers(40, 220))
-    start = _pick(rng, _seeds()["white matter"], count)
-    way = _slope(template.smooth["depth"], start) + 0.5 * _directions(rng, count)
-    lines = _walk(rng, start, way, rng.integers(3, 12, count), 0.15, None, template)
+    start = pick(rng, _seeds()["white matter"], count)
+    way = slope(template.smooth["depth"], start) + 0.5 * directions(rng, count)
+    lines = walk(rng, start, way, rng.integers(3, 12, count), 0.15, None, template)
     radii = np.clip(rng.lognormal(np.log(0.26), 0.4, len(lines)), 0.1, 0.7)
     return [Vessel(line, float(r), PERIVASCULAR) for line, r in zip(lines, radii, strict=True)]
 
@@ -236,66 +236,3 @@ def _seeds() -> dict[str, np.ndarray]:
         "midline": (np.abs(x) < 0.5) & (fluid > 0.25) & (t.ventricle > 14) & (z > -6) & (t.depth > 0),
     }
     return {name: np.argwhere(mask) for name, mask in masks.items()}
-
-
-def _walk(
-    rng: np.random.Generator,
-    start: np.ndarray,
-    direction: np.ndarray,
-    steps: np.ndarray,
-    bend: float,
-    guide: tuple[np.ndarray, float] | None,
-    template: Template,
-) -> list[np.ndarray]:
-    """Return winding lines (n, 3) in MNI mm, steps of 1 mm, from ``start`` (voxels of the template).
-
-    ``bend`` is the SD of the change of direction a step; ``guide`` a map of the template to climb and its pull. A
-    line ends where it leaves the brain.
-    """
-    position = np.asarray(start, float).copy()
-    heading = np.asarray(direction, float) / np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-6)
-    track = [position.copy()]
-    limit = np.array(template.depth.shape) - 1
-    alive = np.ones(len(position), bool)
-    length = np.ones(len(position), int)
-    for step in range(int(np.max(steps, initial=1))):
-        heading = heading + rng.normal(0, bend, heading.shape)
-        if guide is not None:
-            heading = heading + guide[1] * _slope(guide[0], position)
-        heading /= np.maximum(np.linalg.norm(heading, axis=1, keepdims=True), 1e-6)
-        position = np.clip(position + heading, 0, limit)
-        here = np.round(position).astype(int)
-        alive &= (step < steps) & (template.depth[tuple(here.T)] > -0.5)
-        length += alive
-        track.append(position.copy())
-    lines = np.stack(track, 1) + TEMPLATE_TO_RAS[:3, 3]
-    return [line[:n] for line, n in zip(lines, length, strict=True) if n >= 3]
-
-
-def _while_in(field: np.ndarray, lines: list[np.ndarray]) -> list[np.ndarray]:
-    """Return the lines (n, 3; MNI mm) up to where they leave for good what a map of the template shows: a vessel on the
-    brain dips into tissue for 2 mm at most."""
-    kept = []
-    for line in lines:
-        inside = field[tuple(np.round(line - TEMPLATE_TO_RAS[:3, 3]).astype(int).T)] > _IN_FLUID
-        out = ndimage.binary_opening(~inside, np.ones(3))
-        line = line[: int(np.argmax(out))] if out.any() else line
-        if len(line) >= _SHORTEST:
-            kept.append(line)
-    return kept
-
-
-def _slope(field: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Return the slope (n, 3) of a map of the template at the nearest voxels of ``position`` (n, 3)."""
-    index = np.clip(np.round(position).astype(int), 1, np.array(field.shape) - 2)
-    steps = np.eye(3, dtype=int)
-    return np.stack([field[tuple((index + s).T)] - field[tuple((index - s).T)] for s in steps], -1) / 2
-
-
-def _pick(rng: np.random.Generator, index: np.ndarray, count: int) -> np.ndarray:
-    return index[rng.integers(0, len(index), count)] + rng.uniform(-0.5, 0.5, (count, 3))
-
-
-def _directions(rng: np.random.Generator, count: int) -> np.ndarray:
-    way = rng.standard_normal((count, 3))
-    return way / np.linalg.norm(way, axis=1, keepdims=True)
