@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
 from CMBDetectorLib.simulation import acquisition, anatomy, cisterns, raster, vessels
 from CMBDetectorLib.simulation.protocols import PROTOCOLS
 from CMBDetectorLib.simulation.tissue import draw_values
-from CMBDetectorLib.simulation.tubes import ARTERY, CHOROID, CISTERN, PERIVASCULAR, Vessel
+from CMBDetectorLib.simulation.tubes import ARTERY, CHOROID, CISTERN, PERIVASCULAR, VEIN, Vessel
 
 
 @pytest.fixture(scope="module")
@@ -98,3 +99,25 @@ def test_noise_has_the_asked_sd_whatever_the_filling() -> None:
         protocol = replace(PROTOCOLS["gre-thick"], zero_filling=filling)
         image = acquisition.acquire(np.ones((96, 96, 4), np.complex64), protocol, np.random.default_rng(1), 0.05)
         assert (image - image.mean()).real.std() == pytest.approx(0.05, rel=0.08)
+
+
+@pytest.mark.parametrize("family", ["swi", "t2star"])
+def test_no_wide_vessel_ends_bluntly_by_itself(template: anatomy.Template, family: str) -> None:
+    """Its end would look like a microbleed and be taught as none. Trunks that go on as others may lie a little apart."""
+    drawn = vessels.draw_vessels(np.random.default_rng(3), template, family)
+    tubes = [v for v in drawn if isinstance(v, Vessel) and v.kind in (VEIN, ARTERY)]
+    owner = np.repeat(np.arange(len(tubes)), [len(v.points_mm) for v in tubes])
+    tree = cKDTree(np.concatenate([v.points_mm for v in tubes]))
+    free = []
+    for number, tube in enumerate(tubes):
+        length = np.linalg.norm(np.diff(tube.points_mm, axis=0), axis=1).sum()
+        radii = tube.radius_mm * tube.width(np.array([0.5, length - 0.5]))
+        for end, radius in zip(tube.points_mm[[0, -1]], radii, strict=True):
+            goes_on = any(
+                owner[k] != number and tubes[owner[k]].radius_mm > radius / 2 for k in tree.query_ball_point(end, 4)
+            )
+            index = tuple(np.round(end - anatomy.TEMPLATE_TO_RAS[:3, 3]).astype(int))
+            if radius > 0.35 and not goes_on and template.depth[index] > 3:
+                free.append((tube.kind, radius, end))
+    assert len(free) <= 4, free
+    assert max(v.radius_mm for v in tubes) > 2
