@@ -103,7 +103,7 @@ def test_noise_has_the_asked_sd_whatever_the_filling() -> None:
 
 @pytest.mark.parametrize("family", ["swi", "t2star"])
 def test_no_wide_vessel_ends_bluntly_by_itself(template: anatomy.Template, family: str) -> None:
-    """Its end would look like a microbleed and be taught as none. Trunks that go on as others may lie a little apart."""
+    """Its end would look like a microbleed and be taught as none. Trunks that go on as others may lie a bit apart."""
     drawn = vessels.draw_vessels(np.random.default_rng(3), template, family)
     tubes = [v for v in drawn if isinstance(v, Vessel) and v.kind in (VEIN, ARTERY)]
     owner = np.repeat(np.arange(len(tubes)), [len(v.points_mm) for v in tubes])
