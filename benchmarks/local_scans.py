@@ -26,6 +26,7 @@ from data_efficiency import LOCAL_SEED, first_scans, simulate
 from scipy import ndimage
 
 from CMBDetectorLib.datasets.bids import find_cases
+from CMBDetectorLib.files import output_folder
 from CMBDetectorLib.volume import read_volume, write_volume
 
 RATES = (1.0, 4.1, 14.5)
@@ -57,20 +58,18 @@ def main() -> None:
 def _altered(dataset: Path, folder: Path) -> Path:
     """Return ``folder`` with the scans of ``dataset``, annotated alike: squared intensities, blurred by 0.5 mm in the
     slice, with coloured noise of 3 % of the brightest."""
-    if not folder.exists():
-        temporary = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(dataset, temporary)
-        rng = np.random.default_rng(0)
+    if folder.exists():
+        return folder
+    rng, in_slice = np.random.default_rng(0), np.array([1, 1, 0])
+    with output_folder(folder, ()) as temporary:
+        shutil.copytree(dataset, temporary, dirs_exist_ok=True)
         for case in find_cases(temporary):
             scan = read_volume(case.scan)
-            in_slice = np.array([1, 1, 0])
             seen = np.clip(scan.array / np.percentile(scan.array, 99), 0, 2)
             seen = ndimage.gaussian_filter(seen, in_slice * _BLUR_MM / scan.spacing)
             noise = ndimage.gaussian_filter(rng.standard_normal(seen.shape), in_slice * _NOISE_BLUR)
             seen = np.where(seen < 1, seen**2, seen) + _NOISE * noise / noise.std()
             write_volume(case.scan, scan.with_array(np.rint(1000 * np.clip(seen, 0, None)).astype(np.float32)))
-        temporary.rename(folder)
     return folder
 
 

@@ -28,9 +28,14 @@ class Vessel:
     strength: float = 1.0
     taper_mm: tuple[float, float] = (0.0, 0.0)
 
+    @property
+    def length_mm(self) -> float:
+        """Length of the centre line."""
+        return float(np.linalg.norm(np.diff(self.points_mm, axis=0), axis=1).sum())
+
     def width(self, along_mm: np.ndarray) -> np.ndarray:
         """Return the radius as a share of ``radius_mm`` at distances (n,) from the start of the centre line."""
-        length = float(np.linalg.norm(np.diff(self.points_mm, axis=0), axis=1).sum())
+        length = self.length_mm
         share = np.ones(len(along_mm))
         for distance, taper in zip((along_mm, length - along_mm), self.taper_mm, strict=True):
             if taper:

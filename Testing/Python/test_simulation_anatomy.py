@@ -110,8 +110,7 @@ def test_no_wide_vessel_ends_bluntly_by_itself(template: anatomy.Template, famil
     tree = cKDTree(np.concatenate([v.points_mm for v in tubes]))
     free = []
     for number, tube in enumerate(tubes):
-        length = np.linalg.norm(np.diff(tube.points_mm, axis=0), axis=1).sum()
-        radii = tube.radius_mm * tube.width(np.array([0.5, length - 0.5]))
+        radii = tube.radius_mm * tube.width(np.array([0.5, tube.length_mm - 0.5]))
         for end, radius in zip(tube.points_mm[[0, -1]], radii, strict=True):
             goes_on = any(
                 owner[k] != number and tubes[owner[k]].radius_mm > radius / 2 for k in tree.query_ball_point(end, 4)
