@@ -4,7 +4,7 @@
 
 The scans are simulated with a protocol that the model has not seen. For each number `cmbdetector retrain` learns from
 the first so many of them and compares the old and the new model on scans that are left out two at a time (in at most
-five groups). The table is printed and written to WORK/table.md; the times are those of this computer, the comparison
+five groups). The table is printed and written to WORK, too; the times are those of this computer, the comparison
 included, with scans that were preprocessed and searched by the largest number. A finished row is not done again.
 With --altered the scans look as from a scanner that the model knows nothing like: see :func:`_altered`.
 """
@@ -52,7 +52,7 @@ def main() -> None:
     results = {number: _result(options, local, number) for number in sorted(options.numbers, reverse=True)}
     text = _table(dict(sorted(results.items())), options)
     print(text)
-    (options.work / "table.md").write_text(text, encoding="utf-8")
+    (options.work / f"table-{local.name}.md").write_text(text, encoding="utf-8")
 
 
 def _altered(dataset: Path, folder: Path) -> Path:

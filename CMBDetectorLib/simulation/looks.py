@@ -36,8 +36,8 @@ _POINT_SPREAD = 1.35  # full width of the k-space taper over the acquired voxel
 _INTERPOLATED = 0.6  # stored voxels by which looking between voxels blurs
 _FWHM_PER_SD = 2.355
 _TALLER = 0.25  # share of bleeds that a thick slice shows longer through the slice than wide
-# Heights in slices. What is narrow and goes on through four slices is a vessel: to call it a microbleed would teach that
-# nothing tells the two apart. Dipole lobes add most of a slice above and below what is black.
+# Heights in slices. What is narrow and goes on through four slices is a vessel: to call it a microbleed would teach
+# that nothing tells the two apart. Dipole lobes add most of a slice above and below what is black.
 _TALL_SLICES = (0.7, 1.6)
 _FILLS_SLICE = 1.2
 

@@ -25,7 +25,7 @@ from CMBDetectorLib.networks.unet import lower_likelihood
 from CMBDetectorLib.progress import Part, Progress
 from CMBDetectorLib.training.cases import PreparedCase
 from CMBDetectorLib.training.fitting import POSITIVE_WEIGHT, fit
-from CMBDetectorLib.training.mimics import mine_mimics
+from CMBDetectorLib.training.mimics import Mined, mine_mimics
 from CMBDetectorLib.training.patches import Stage1Sampler, Stage2Sampler
 from CMBDetectorLib.training.settings import FitSettings, TrainingSettings
 
@@ -83,17 +83,16 @@ def train_networks(
     progress.plan(STAGES)
     unets = _fit_unets(cases, settings, work, progress, start)
     stage1 = Detector(list(unets.values()), [], settings.unet_architecture)
-    mimics, hits = [], []
+    mined = []
     for number, case in enumerate(cases):
         part = Part(progress, "mimics", number, len(cases))
-        found = mine_mimics(stage1, case, settings.mimic_threshold, work, part)
-        mimics.append(found[0])
-        hits.append(found[1])
+        mined.append(mine_mimics(stage1, case, settings.mimic_threshold, work, part))
         progress.report("mimics", number + 1, len(cases))
-    progress.log(f"{sum(map(len, mimics))} mimics in {len(cases)} scans")
-    cnns = _fit_cnns(cases, mimics, hits, settings, work, progress, start)
+    mimics = sum(len(scan.mimics) for scan in mined)
+    progress.log(f"{mimics} mimics in {len(cases)} scans")
+    cnns = _fit_cnns(cases, mined, settings, work, progress, start)
     microbleeds = sum(len(case.microbleeds_ras) for case in cases)
-    return Trained(unets, cnns, microbleeds, sum(map(len, mimics)), settings)
+    return Trained(unets, cnns, microbleeds, mimics, settings)
 
 
 def _fit_unets(
@@ -125,14 +124,14 @@ def _fit_unets(
 
 def _fit_cnns(
     cases: Sequence[PreparedCase],
-    mimics: Sequence[np.ndarray],
-    hits: Sequence[np.ndarray],
+    mined: Sequence[Mined],
     settings: TrainingSettings,
     work: Path,
     progress: Progress,
     start: Bundle | None,
 ) -> dict[int, Any]:
     cnn, architecture = settings.cnn, settings.cnn_architecture
+    mimics, hits = [scan.mimics for scan in mined], [scan.hits for scan in mined]
     sampler = Stage2Sampler(cases, mimics, settings.spacing_mm, cnn.shift, window(architecture), cnn.scanners, hits)
     # TensorFlow alone is slow with the paper's large kernels.
     unfolded = architecture["kind"] == "cnn" and not backend.channels_first()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,21 +14,27 @@ from CMBDetectorLib.training.cases import PreparedCase
 from CMBDetectorLib.training.proposals import hits_in, mined_in, propose
 
 
-def mine_mimics(
-    detector: Detector, case: PreparedCase, threshold: float, work: Path, progress: Progress
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mimics of ``case`` and the hits, voxel positions (n, 3) and (m, 3) of its image.
+@dataclass(frozen=True)
+class Mined:
+    """What stage 2 learns from what stage 1 proposes in one scan: ``mimics`` (n, 3) and ``hits`` of microbleeds (m, 3),
+    voxel positions of its image."""
 
-    Both are candidates of stage 1 at or above ``threshold``: :func:`mined_in`, :func:`hits_in`. The mimics are written
-    to ``work/mimics``, in RAS mm. What stage 1 proposes is kept in ``work/proposals``: to search a scan is the slow
-    part of a resumed run.
+    mimics: np.ndarray
+    hits: np.ndarray
+
+
+def mine_mimics(detector: Detector, case: PreparedCase, threshold: float, work: Path, progress: Progress) -> Mined:
+    """Return what stage 1 proposes in ``case`` at or above ``threshold``: :func:`mined_in`, :func:`hits_in`.
+
+    The mimics are written to ``work/mimics``, in RAS mm. What stage 1 proposes is kept in ``work/proposals``: to search
+    a scan is the slow part of a resumed run.
     """
     found = propose(detector, case, threshold, work / "proposals" / f"{case.id}.npz", progress)
     mimics = mined_in(case, found)
     source = f"stage 1 at {threshold:g}"
     rows = [Point(tuple(float(v) for v in ras), source=source) for ras in case.grid.to_ras(mimics)]
     write_points(_file(work / "mimics", case), rows, mimics=True)
-    return mimics, hits_in(case, found)
+    return Mined(mimics, hits_in(case, found))
 
 
 def known_mimics(case: PreparedCase, folder: Path) -> np.ndarray:

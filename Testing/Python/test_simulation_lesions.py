@@ -42,7 +42,7 @@ def test_width_and_contrast_are_what_was_drawn_and_unrelated() -> None:
 
 
 def test_what_is_narrow_does_not_go_on_through_the_slices() -> None:
-    """A narrow dark column through four slices is a vessel; taught as a microbleed, nothing would tell the two apart."""
+    """A narrow column through four slices is a vessel; taught as a microbleed, nothing would tell the two apart."""
     rng = np.random.default_rng(5)
     protocol = PROTOCOLS["gre-thick"]
     thickness = protocol.spacing_mm[2]
