@@ -15,6 +15,7 @@ _SPACING_MM = 2.5
 _AIR_CHI = 9.2
 _BONE_CHI = -2.1
 _CALM_RAD = 2.5
+_BANDS_RAD_PER_MM = 0.8  # 8 mm a turn: what the homodyne filter leaves in the phase, the mask shows as zebra bands
 # Air spaces: MNI centre of the right one and half axes in mm.
 _AIR = (
     ((5, 66, -14), (11, 7, 13)),
@@ -50,12 +51,14 @@ def background_field(rng: np.random.Generator, template: Template, warp: Warp) -
 
 
 def is_calm(background: sitk.Image, ras_mm: np.ndarray, protocol: Protocol) -> np.ndarray:
-    """Tell for positions (n, 3) whether air and bone leave a signal there: below 2.5 rad of phase across a voxel."""
+    """Tell for positions (n, 3) whether air and bone leave a signal there: below 2.5 rad of phase across a voxel, and
+    with a phase mask no bands."""
     slopes = sitk.GetArrayViewFromImage(background)[..., 1:]
     index = np.round((ras_mm - np.array(background.GetOrigin())) / _SPACING_MM).astype(int)
     i, j, k = np.clip(index, 0, np.array(background.GetSize()) - 1).T
-    across = protocol.radians_per_ppm * np.linalg.norm(slopes[k, j, i], axis=-1) * max(protocol.spacing_mm)
-    return across < _CALM_RAD
+    per_mm = protocol.radians_per_ppm * np.linalg.norm(slopes[k, j, i], axis=-1)
+    calm = per_mm * max(protocol.spacing_mm) < _CALM_RAD
+    return calm & (per_mm < _BANDS_RAD_PER_MM) if protocol.phase_power else calm
 
 
 def _air_map(rng: np.random.Generator) -> sitk.Image:

@@ -130,7 +130,7 @@ def _others(rng: np.random.Generator, anatomy: Anatomy, places: list[Place]) -> 
 
 
 def _acquired(signal: np.ndarray, grid: Grid, protocol: Protocol, rng: np.random.Generator) -> Volume:
-    noise = 0.5 * protocol.noise * float(np.clip(rng.lognormal(0, 0.25), 0.6, 1.7))
+    noise = 0.5 * protocol.noise * float(np.clip(rng.lognormal(0, 0.2), 0.7, 1.35))
     layers = acquisition.average_layers(signal, protocol.sublayers, protocol.thickness)
     image = acquisition.acquire(layers, protocol, rng, noise)
     magnitude = grid.trimmed(acquisition.combine(image, protocol))

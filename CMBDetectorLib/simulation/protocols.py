@@ -15,6 +15,8 @@ _ZERO_FILLINGS = (1.0, 1.3, 1.5, 2.0)
 _COARSEST_MM = 1.3
 _THICK_SLICES_MM = (3.0, 4.0, 5.0)
 _SUBLAYER_MM = 1.5
+# Of the protocol's own. More than that no department reads: the faint microbleeds would be there for nobody.
+_NOISES = (0.6, 1.4)
 # Share of the scans whose contrast lies between the families, of those that are magnitude with (swi) or without mask.
 _MIXED = 0.3
 _UNUSUAL_MASK = 0.4
@@ -62,13 +64,13 @@ class Protocol:
 
 
 _ALL = (
-    Protocol("swi-3t", (0.45, 0.45, 1.0), (512, 512, 150), 3.0, 24.0, "swi", 1.3, noise=0.045),
+    Protocol("swi-3t", (0.45, 0.45, 1.0), (512, 512, 150), 3.0, 24.0, "swi", 1.3, noise=0.036),
     Protocol("swi-thick", (0.8, 0.8, 3.0), (288, 288, 50), 3.0, 20.0, "swi", 1.3, sublayers=3, noise=0.035),
     Protocol("gre-thick", (0.45, 0.45, 4.0), (512, 512, 37), 1.5, 40.0, "t2star", 2, sublayers=3, noise=0.034),
     Protocol(
         "gre-3mm", (1.0, 1.0, 3.0), (224, 224, 50), 3.0, 23.0, "t2star", 1.0, oversampling=2, sublayers=2, noise=0.034
     ),
-    Protocol("crop", (0.45, 0.45, 1.0), (96, 96, 48), 3.0, 24.0, "swi", 1.3, noise=0.045, crop=True),
+    Protocol("crop", (0.45, 0.45, 1.0), (96, 96, 48), 3.0, 24.0, "swi", 1.3, noise=0.036, crop=True),
 )
 PROTOCOLS: dict[str, Protocol] = {protocol.name: protocol for protocol in _ALL}
 
@@ -116,7 +118,7 @@ def varied(protocol: Protocol, rng: np.random.Generator) -> Protocol:
         echo_time_ms=round(echo, 1),
         zero_filling=float(rng.choice(fillings)),
         sublayers=max(1, round(through / _SUBLAYER_MM)) if protocol.sublayers > 1 else 1,
-        noise=round(protocol.noise * float(np.exp(rng.uniform(np.log(0.6), np.log(1.8)))), 4),
+        noise=round(protocol.noise * float(np.exp(rng.uniform(*np.log(_NOISES)))), 4),
         thickness=round(float(rng.uniform(0.75, 1.1)), 2) if two_dimensional else 1.0,
         mixed=mixed,
         mask_power=power,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 from scipy.stats import spearmanr
 
 from CMBDetectorLib.simulation import anatomy
+from CMBDetectorLib.simulation.background import is_calm
+from CMBDetectorLib.simulation.fields import to_image
 from CMBDetectorLib.simulation.inclusions import factor, popcorn
 from CMBDetectorLib.simulation.looks import bleed_with_look, draw_look
 from CMBDetectorLib.simulation.measure import appearance
@@ -54,6 +58,20 @@ def test_what_is_narrow_does_not_go_on_through_the_slices() -> None:
         slices.append(((z + bleed.radii_mm).max() - (z - bleed.radii_mm).min()) / thickness)
     assert max(slices) < 1.75
     assert np.mean(np.array(slices) > 0.6) > 0.3  # what is black and narrow fills its slice all the same
+
+
+def test_with_a_phase_mask_no_microbleed_lies_among_bands() -> None:
+    """A field that turns the phase once in 4 mm leaves a magnitude image its signal, and a mask nothing but zebra."""
+    swi, gre = PROTOCOLS["swi-3t"], PROTOCOLS["gre-3mm"]
+    slopes_ppm = np.array([0.5, 2 * np.pi / 4]) / swi.radians_per_ppm
+    ramp = np.broadcast_to(np.where(np.arange(8)[:, None, None] < 4, *slopes_ppm), (8, 8, 8))
+    nothing = np.zeros_like(ramp)
+    affine = np.diag([2.5, 2.5, 2.5, 1.0])
+    background = to_image([nothing, ramp, nothing, nothing], affine)
+    at = np.array([[2.5, 10, 10], [15.0, 10, 10]])
+    assert is_calm(background, at, swi).tolist() == [True, False]
+    assert is_calm(background, at, replace(swi, mask_power=0.0)).tolist() == [True, True]
+    assert is_calm(background, at, gre).tolist() == [True, False]  # 4.5 rad across a slice of 3 mm
 
 
 def test_neighbours_in_a_cluster_stay_narrow() -> None:
