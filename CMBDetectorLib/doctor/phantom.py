@@ -15,7 +15,7 @@ from CMBDetectorLib.volume import Volume, write_volume
 
 BALLS_RAS_MM = np.array([(-13, -11, -9), (12, -13, 6), (-11, 13, 10), (14, 12, -8)], float)
 """Centres of the balls; no two of them share a coordinate, so that no mirrored or swapped axis fits."""
-_DIAMETERS_MM = (2.8, 3.2, 3.6, 3.0)
+_DIAMETERS_MM = (2.4, 2.6, 2.8, 2.5)  # as microbleeds mostly are: black balls of 3.5 mm a model may well doubt
 _SIZE_MM = (54.0, 54.0, 44.0)
 _SEED = 1
 _NEAR_MM = 2.0
