@@ -90,12 +90,13 @@ def bleed_with_look(
     seed = int(rng.integers(2**31))
     angle = rng.uniform(0, np.pi)
     thickness = protocol.spacing_mm[2]
+    filled = _FILLS_SLICE * thickness
     while True:
         bleed, contrast = _solved(centre_mm, look, protocol, stored_affine, b, angle, seed)
-        if contrast > look.contrast - _NEAR_ENOUGH or look.height_mm >= _FILLS_SLICE * thickness:
+        if contrast > look.contrast - _NEAR_ENOUGH or look.height_mm >= filled:
             return bleed
         # Narrow and black in a thick slice: it has to fill the slice, and needs no more.
-        look = replace(look, height_mm=min(max(1.5 * look.height_mm, 0.7 * thickness), _FILLS_SLICE * thickness))
+        look = replace(look, height_mm=min(max(1.5 * look.height_mm, 0.7 * thickness), filled))
 
 
 def _solved(
