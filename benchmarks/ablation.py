@@ -11,6 +11,7 @@ WORK/table.md.
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -43,10 +44,12 @@ def _left_out(options: argparse.Namespace, name: str) -> bool:
     return bool(options.only) and name not in options.only
 
 
-def _settings() -> Any:
-    from CMBDetectorLib.training.settings import settings_from
+def _settings(start: Path) -> Any:
+    """Return the recipe ``context`` with stage 1 as the training of ``start`` fitted it: its networks are read."""
+    from CMBDetectorLib.training.settings import FitSettings, settings_from
 
-    return settings_from(1, recipe="context")
+    known = json.loads((start / "run.json").read_text(encoding="utf-8"))["settings"]
+    return replace(settings_from(known["seed"], recipe="context"), unet=FitSettings(**known["unet"]))
 
 
 def _variants(epochs: int) -> dict[str, tuple[Callable, Callable]]:
@@ -88,7 +91,7 @@ def _results(options: argparse.Namespace, name: str) -> list:
     from CMBDetectorLib.worker.commands.train import read_datasets
 
     change, choose = _variants(options.epochs)[name]
-    settings = change(_settings())
+    settings = change(_settings(options.start))
     held = prepare_cases(read_datasets(options.held_out), options.cases, settings.spacing_mm, "dataset", Progress())
     folder = options.work / "".join(c if c.isalnum() else "-" for c in name)
     paths = [folder / "scores" / f"{case.id}.npy" for case in held]

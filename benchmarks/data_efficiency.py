@@ -3,23 +3,37 @@
     python benchmarks/data_efficiency.py WORK [--protocol swi-thick] [--numbers 3 5 10 15] [--held-out 20]
 
 Local and held-out scans are simulated with a protocol that the bundled model has not seen. For each number of local
-scans a model is trained from random weights and one from the bundled model; both, and the bundled model as it is,
-search the same held-out scans. Everything goes through `cmbdetector`; what lies in the folder WORK is not done again,
-so that an interrupted run goes on. The table is printed, and written to WORK/table.md and WORK/curve.png.
+scans one model is trained from random weights (`cmbdetector train`), and the bundled one is taken further as *Retrain
+on local data* does (`cmbdetector retrain`). Both, and the bundled model as it is, rank what their first stages propose
+in the same held-out scans. What lies in the folder WORK is not done again, so that an interrupted run goes on. The
+table is printed, and written to WORK/table.md and WORK/curve.png.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import held_out
+
+from CMBDetectorLib.datasets.bids import read_dataset
+from CMBDetectorLib.evaluation.froc import OperatingPoint, froc
+from CMBDetectorLib.files import output_folder
+from CMBDetectorLib.models.versions import load_bundle
+from CMBDetectorLib.networks import backend
+from CMBDetectorLib.progress import Progress
 
 LOCAL_SEED, HELD_OUT_SEED = 601, 602
 MICROBLEEDS_A_SCAN = 40 / 15  # the paper's data
-RATE = 4.1
+RATES = (1.0, 4.1, 14.5)
+RATE = 4.1  # of the curve that is drawn
+SCRATCH, RETRAINED, BUNDLED = "from scratch", "bundled model, retrained", "bundled model as it is"
 
 
 def main() -> None:
@@ -32,96 +46,116 @@ def main() -> None:
     parser.add_argument("--model", default="default", help="the model to start from (%(default)s)")
     parser.add_argument("--epochs", type=int, default=12, help="epochs of each U-Net; twice as many of each CNN")
     options = parser.parse_args()
-    work, model = options.work, options.model
-    local, held_out = work / "local", work / "held-out"
-    simulate(local, max(options.numbers), LOCAL_SEED, options.protocol)
-    simulate(held_out, options.held_out, HELD_OUT_SEED, options.protocol)
-    rows = [(0, "from the bundled model", _figures(work, held_out, model, "bundled"))]
-    for number in options.numbers:
-        part = first_scans(local, number, work / f"local-{number}")
-        for start, words in (("", "from scratch"), (model, "from the bundled model")):
-            name = f"{'further' if start else 'scratch'}-{number}"
-            trained = work / "models" / name
-            if not trained.exists():
-                rest = ["--from", start] if start else []
-                length = ["--epochs", options.epochs, "--steps", 50, "--seed", 1, "--cases", work / "cases"]
-                resume = ["--resume"] if trained.with_name(f"{name}.work").exists() else []
-                _run("train", part, "--output", trained, *length, *rest, *resume)
-            rows.append((number, words, _figures(work, held_out, trained, name)))
-    text = _table(rows, options.protocol)
+    backend.prefer_torch()
+    simulate(options.work / "local", max(options.numbers), LOCAL_SEED, options.protocol)
+    simulate(options.work / "held-out", options.held_out, HELD_OUT_SEED, options.protocol)
+    rows = [(0, BUNDLED, _figures(options, options.model))]
+    # The largest number first: what is preprocessed and searched for it serves the others.
+    for number in sorted(options.numbers, reverse=True):
+        local = first_scans(options.work / "local", number, options.work / f"local-{number}")
+        rows.append((number, RETRAINED, _figures(options, _retrained(options, local))))
+        rows.append((number, SCRATCH, _figures(options, _from_scratch(options, local))))
+    rows.sort(key=lambda row: row[:2])
+    text = _table(rows, options)
     print(text)
-    (work / "table.md").write_text(text, encoding="utf-8")
-    _draw(rows, work / "curve.png")
+    (options.work / "table.md").write_text(text, encoding="utf-8")
+    _draw(rows, options.work / "curve.png")
 
 
-def _run(*arguments: object) -> None:
+def _from_scratch(options: argparse.Namespace, local: Path) -> Path:
+    """Return the folder of a model that was trained on the dataset ``local`` from random weights."""
+    folder = options.work / "scratch" / local.name
+    if not folder.exists():
+        resume = ["--resume"] if folder.with_name(f"{folder.name}.work").exists() else []
+        run("train", local, "--output", folder, "--epochs", options.epochs, "--steps", 50, "--seed", 1,
+            "--cases", options.work / "cases", *resume)  # fmt: skip
+    return folder
+
+
+def _retrained(options: argparse.Namespace, local: Path) -> str:
+    """Return the folder of the model that comes out where ``options.model`` is retrained on the dataset ``local``, as
+    deep as the panel proposes; the name of that model itself where no version came out."""
+    registry = options.work / "models"
+    kept = options.work / f"retrained-{local.name}.json"
+    if not kept.exists():
+        answer = run("retrain", local, "--model", options.model, "--no-compare", "--name", local.name,
+                     "--work", options.work / "retraining", registry=registry)  # fmt: skip
+        kept.write_text(json.dumps(answer), encoding="utf-8")
+    return json.loads(kept.read_text(encoding="utf-8"))["folder"] or options.model
+
+
+def run(*arguments: object, registry: Path | None = None) -> dict[str, Any]:
+    """Run ``cmbdetector`` with ``arguments``, its own models in ``registry``; returns the result it answers with."""
     print("cmbdetector", *arguments, file=sys.stderr, flush=True)
-    subprocess.run([sys.executable, "-m", "CMBDetectorLib", *map(str, arguments)], check=True)
+    environment = {**os.environ, **({"CMBDETECTOR_MODELS": str(registry)} if registry else {})}
+    command = [sys.executable, "-m", "CMBDetectorLib", *map(str, arguments), "--events"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment)
+    events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    return next(event for event in events if event["event"] == "result")
 
 
 def simulate(folder: Path, scans: int, seed: int, protocol: str) -> None:
     """Make the dataset ``folder`` of ``scans`` with as many microbleeds a scan as the paper's; what is there stays."""
     bleeds = round(scans * MICROBLEEDS_A_SCAN)
-    _run("simulate", "--scans", scans, "--seed", seed, "--protocol", protocol, "--microbleeds", bleeds,
-         "--output", folder)  # fmt: skip
+    run("simulate", "--scans", scans, "--seed", seed, "--protocol", protocol, "--microbleeds", bleeds,
+        "--output", folder)  # fmt: skip
 
 
 def first_scans(dataset: Path, number: int, folder: Path) -> Path:
     """Return ``folder`` with the first ``number`` scans of ``dataset`` as links, under the same names."""
     if not folder.exists():
-        temporary = folder.with_name(folder.name + ".partial")
-        shutil.rmtree(temporary, ignore_errors=True)
-        (temporary / "derivatives" / "cmbdetector").mkdir(parents=True)
-        shutil.copy(dataset / "dataset_description.json", temporary)
-        for scan in sorted(dataset.glob("sub-*"))[:number]:
-            (temporary / scan.name).symlink_to(scan.resolve())
-            known = dataset / "derivatives" / "cmbdetector" / scan.name
-            (temporary / "derivatives" / "cmbdetector" / scan.name).symlink_to(known.resolve())
-        temporary.rename(folder)
+        with output_folder(folder, ()) as temporary:
+            known = Path("derivatives", "cmbdetector")
+            (temporary / known).mkdir(parents=True)
+            shutil.copy(dataset / "dataset_description.json", temporary)
+            for scan in sorted(dataset.glob("sub-*"))[:number]:
+                (temporary / scan.name).symlink_to(scan.resolve())
+                (temporary / known / scan.name).symlink_to((dataset / known / scan.name).resolve())
     return folder
 
 
-def _figures(work: Path, held_out: Path, model: object, name: str) -> dict[str, object]:
-    """Return the operating point at 4.1 FP/scan of ``model`` on the held-out scans."""
-    found, result = work / "found" / name, work / "evaluations" / name
-    if not (result / "froc.json").exists():
-        _run("detect", held_out, "--model", model, "--brain-mask", "dataset", "--output", found)
-        _run("evaluate", held_out, "--predictions", found, "--output", result)
-    froc = json.loads((result / "froc.json").read_text(encoding="utf-8"))
-    return next(p for p in froc["final"]["operating_points"] if p["fp_allowed"] == RATE)
+def _figures(options: argparse.Namespace, model: str | Path) -> list[OperatingPoint]:
+    """Return what ``model`` reaches on the held-out scans."""
+    cases = read_dataset(options.work / "held-out")
+    results = held_out.ranked(load_bundle(model), cases, options.work / "searched", Progress())
+    return froc(results).operating_points
 
 
-def _table(rows: list[tuple[int, str, dict]], protocol: str) -> str:
+def _table(rows: list[tuple[int, str, list[OperatingPoint]]], options: argparse.Namespace) -> str:
+    bleeds = sum(len(case.microbleeds()) for case in read_dataset(options.work / "held-out"))
     lines = [
-        f"Sensitivity at {RATE} FP/scan on held-out simulated scans of {protocol}, pooled and mean of scans (95 %):\n",
-        "| local scans | training | pooled | mean of scans |",
-        "|---|---|---|---|",
+        f"Sensitivity on {options.held_out} held-out simulated scans of {options.protocol} with {bleeds} microbleeds, "
+        "pooled (95 %):\n",
+        f"| local scans | model | {' | '.join(f'at {rate:g} FP/scan' for rate in RATES)} |",
+        "|---|---|" + "---|" * len(RATES),
     ]
-    for number, words, p in rows:
-        pooled, mean = (
-            f"{p[key]:.1%} ({p[f'{key}_ci'][0]:.0%}-{p[f'{key}_ci'][1]:.0%})"
-            for key in ("sensitivity", "mean_sensitivity")
-        )
-        lines.append(f"| {number} | {words} | {pooled} | {mean} |")
+    for number, words, points in rows:
+        reached = {point.fp_allowed: point for point in points}
+        cells = [
+            f"{p.sensitivity:.0%} ({p.sensitivity_ci[0]:.0%}-{p.sensitivity_ci[1]:.0%})"
+            for p in (reached[rate] for rate in RATES)
+        ]
+        lines.append(f"| {number or '-'} | {words} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _draw(rows: list[tuple[int, str, dict]], path: Path) -> None:
+def _draw(rows: list[tuple[int, str, list[OperatingPoint]]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for words, colour in (("from the bundled model", "C0"), ("from scratch", "C3")):
-        points = [(number, p) for number, label, p in rows if label == words]
-        x = [number for number, _ in points]
-        y = [100 * p["sensitivity"] for _, p in points]
-        low = [100 * (p["sensitivity"] - p["sensitivity_ci"][0]) for _, p in points]
-        high = [100 * (p["sensitivity_ci"][1] - p["sensitivity"]) for _, p in points]
-        axes.errorbar(x, y, [low, high], marker="o", capsize=3, color=colour, label=words)
+    at_rate = [(number, words, next(p for p in points if p.fp_allowed == RATE)) for number, words, points in rows]
+    for words, colour, aside in ((RETRAINED, "C0", -0.1), (SCRATCH, "C3", 0.1)):
+        # The bundled model itself is where its curve begins; the two stand a little aside of each other.
+        curve = [(n + aside, p) for n, label, p in at_rate if label == words or (label, words) == (BUNDLED, RETRAINED)]
+        y = [100 * p.sensitivity for _, p in curve]
+        low = [100 * (p.sensitivity - p.sensitivity_ci[0]) for _, p in curve]
+        high = [100 * (p.sensitivity_ci[1] - p.sensitivity) for _, p in curve]
+        axes.errorbar([x for x, _ in curve], y, [low, high], marker="o", capsize=3, color=colour, label=words)
     axes.set(xlabel="local scans", ylabel=f"sensitivity at {RATE} FP/scan, %", ylim=(0, 102))
-    axes.set_title("Simulated scans of a protocol new to the model")
+    axes.set_title("Simulated scans of a protocol new to the bundled model")
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=110)
 

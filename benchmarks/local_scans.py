@@ -13,16 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from data_efficiency import LOCAL_SEED, first_scans, simulate
+from data_efficiency import LOCAL_SEED, first_scans, run, simulate
 from scipy import ndimage
 
 from CMBDetectorLib.datasets.bids import find_cases
@@ -78,16 +75,9 @@ def _result(options: argparse.Namespace, local: Path, number: int) -> dict[str, 
     kept = options.work / f"{options.depth}-{local.name}-{number}.json"
     if not kept.exists():
         part = first_scans(local, number, options.work / f"{local.name}-{number}")
-        work = options.work / f"work-{local.name}"
-        command = [sys.executable, "-m", "CMBDetectorLib", "retrain", part, "--depth", options.depth, "--events",
-                   "--model", options.model, "--leave-out", 2, "--work", work]  # fmt: skip
         begun = time.monotonic()
-        registry = {"CMBDETECTOR_MODELS": str(options.work / "models")}
-        done = subprocess.run(
-            list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **registry}
-        )
-        events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-        (answer,) = (event for event in events if event["event"] == "result")
+        answer = run("retrain", part, "--depth", options.depth, "--model", options.model, "--leave-out", 2,
+                     "--work", options.work / f"work-{local.name}", registry=options.work / "models")  # fmt: skip
         kept.write_text(json.dumps({**answer, "seconds": time.monotonic() - begun}), encoding="utf-8")
     return json.loads(kept.read_text(encoding="utf-8"))
 
