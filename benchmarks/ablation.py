@@ -114,11 +114,11 @@ def _results(options: argparse.Namespace, name: str) -> list:
 
 
 def _work(options: argparse.Namespace, folder: Path) -> Path:
-    """Return a folder for the networks of a variant with stage 1 and the mimics of the training as links."""
+    """Return a folder for the networks of a variant with stage 1 of the training, and what it proposes, as links."""
     work = folder / "networks"
     work.mkdir(parents=True, exist_ok=True)
     source = options.start.resolve() / "networks"
-    for path in [*source.glob("unet-*.npz"), source / "mimics"]:
+    for path in [*source.glob("unet-*.npz"), source / "proposals"]:
         if not (work / path.name).exists():
             (work / path.name).symlink_to(path)
     return work
