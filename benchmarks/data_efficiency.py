@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("work", type=Path, help="folder for datasets, models and results")
     parser.add_argument("--protocol", default="swi-thick", help="protocol of all scans (%(default)s)")
     parser.add_argument("--numbers", type=int, nargs="+", default=[3, 5, 10, 15], help="numbers of local scans")
+    parser.add_argument("--scratch", type=int, nargs="*", help="which of them also from random weights (all)")
     parser.add_argument("--held-out", type=int, default=20, help="scans that are searched (%(default)s)")
     parser.add_argument("--model", default="default", help="the model to start from (%(default)s)")
     parser.add_argument("--epochs", type=int, default=12, help="epochs of each U-Net; twice as many of each CNN")
@@ -54,7 +55,8 @@ def main() -> None:
     for number in sorted(options.numbers, reverse=True):
         local = first_scans(options.work / "local", number, options.work / f"local-{number}")
         rows.append((number, RETRAINED, _figures(options, _retrained(options, local))))
-        rows.append((number, SCRATCH, _figures(options, _from_scratch(options, local))))
+        if options.scratch is None or number in options.scratch:
+            rows.append((number, SCRATCH, _figures(options, _from_scratch(options, local))))
     rows.sort(key=lambda row: row[:2])
     text = _table(rows, options)
     print(text)
