@@ -20,6 +20,12 @@ from typing import Any
 from CMBDetectorLib.networks import backend
 
 RATES = (1.0, 4.1)
+_SEARCHED_OTHERWISE = {
+    "without mirror images when searching": "as it is",
+    "without stage 1's log-odds": "as it is",
+    "the same, mirror images, log-odds": "the paper's CNN (20x20x16 voxels)",
+}
+"""Variants of the search alone, and whose networks they share."""
 
 
 def main() -> None:
@@ -62,16 +68,18 @@ def _variants(epochs: int) -> dict[str, tuple[Callable, Callable]]:
     def architecture(**changes: object) -> Callable:
         return lambda s: replace(fit()(s), cnn_architecture={**s.cnn_architecture, **changes})
 
-    def paper(s: Any) -> Any:
-        return replace(fit(shift=(1, 1, 1))(s), cnn_architecture=dict(DEFAULT_CNN))
+    def paper(**changes: object) -> Callable:
+        return lambda s: replace(fit(shift=(1, 1, 1))(s), cnn_architecture={**DEFAULT_CNN, **changes})
 
     every = list
     return {
         "as it is": (fit(), every),
         "without mirror images when searching": (architecture(flips=False), every),
+        "without stage 1's log-odds": (architecture(stage1_weight=0), every),
         "without the variation of scanners": (fit(scanners=False), every),
         "all mimics alike (one round)": (fit(rounds=1), every),
-        "the paper's CNN (20x20x16 voxels)": (paper, every),
+        "the paper's CNN (20x20x16 voxels)": (paper(), every),
+        "the same, mirror images, log-odds": (paper(flips=True, stage1_weight=1.0), every),
         "half of the heads": (fit(), lambda cases: cases[::2]),
         "a quarter of the heads": (fit(), lambda cases: cases[::4]),
     }
@@ -93,7 +101,7 @@ def _results(options: argparse.Namespace, name: str) -> list:
     change, choose = _variants(options.epochs)[name]
     settings = change(_settings(options.start))
     held = prepare_cases(read_datasets(options.held_out), options.cases, settings.spacing_mm, "dataset", Progress())
-    folder = options.work / "".join(c if c.isalnum() else "-" for c in name)
+    folder = _folder(options, name)
     paths = [folder / "scores" / f"{case.id}.npy" for case in held]
     detector: Detector | None = None
     results = []
@@ -103,14 +111,17 @@ def _results(options: argparse.Namespace, name: str) -> list:
             cases = prepare_cases(
                 read_datasets(options.datasets), options.cases, settings.spacing_mm, "dataset", Progress()
             )
-            # Mirror images are a matter of the search alone: the weights are those of "as it is".
-            fitted = options.work / "as-it-is" if "mirror" in name else folder
+            fitted = _folder(options, _SEARCHED_OTHERWISE.get(name, name))
             detector = train_networks(choose(cases), settings, _work(options, fitted), Progress()).detector
         found = propose(detector, case, settings.stage1_threshold, proposed, Progress())
         scores = scores_of(detector, case, found, path) if detector is not None else np.load(path)
         results.append(ScanResult(case.id, places_of(case, found), scores, case.microbleeds_ras))
     print(name, "is done", flush=True)
     return results
+
+
+def _folder(options: argparse.Namespace, name: str) -> Path:
+    return options.work / "".join(c if c.isalnum() else "-" for c in name)
 
 
 def _work(options: argparse.Namespace, folder: Path) -> Path:
