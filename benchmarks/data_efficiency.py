@@ -23,7 +23,8 @@ from typing import Any
 import held_out
 
 from CMBDetectorLib.datasets.bids import read_dataset
-from CMBDetectorLib.evaluation.froc import OperatingPoint, froc
+from CMBDetectorLib.evaluation.comparison import JUDGED_FP, Comparison, compare_models
+from CMBDetectorLib.evaluation.froc import ScanResult
 from CMBDetectorLib.files import output_folder
 from CMBDetectorLib.models.versions import load_bundle
 from CMBDetectorLib.networks import backend
@@ -31,8 +32,6 @@ from CMBDetectorLib.progress import Progress
 
 LOCAL_SEED, HELD_OUT_SEED = 601, 602
 MICROBLEEDS_A_SCAN = 40 / 15  # the paper's data
-RATES = (1.0, 4.1, 14.5)
-RATE = 4.1  # of the curve that is drawn
 SCRATCH, RETRAINED, BUNDLED = "from scratch", "bundled model, retrained", "bundled model as it is"
 
 
@@ -50,13 +49,14 @@ def main() -> None:
     backend.prefer_torch()
     simulate(options.work / "local", max(options.numbers), LOCAL_SEED, options.protocol)
     simulate(options.work / "held-out", options.held_out, HELD_OUT_SEED, options.protocol)
-    rows = [(0, BUNDLED, _figures(options, options.model))]
+    bundled = _ranked(options, options.model)
+    rows = [(0, BUNDLED, compare_models(bundled, bundled))]
     # The largest number first: what is preprocessed and searched for it serves the others.
     for number in sorted(options.numbers, reverse=True):
         local = first_scans(options.work / "local", number, options.work / f"local-{number}")
-        rows.append((number, RETRAINED, _figures(options, _retrained(options, local))))
+        rows.append((number, RETRAINED, compare_models(bundled, _ranked(options, _retrained(options, local)))))
         if options.scratch is None or number in options.scratch:
-            rows.append((number, SCRATCH, _figures(options, _from_scratch(options, local))))
+            rows.append((number, SCRATCH, compare_models(bundled, _ranked(options, _from_scratch(options, local)))))
     rows.sort(key=lambda row: row[:2])
     text = _table(rows, options)
     print(text)
@@ -116,39 +116,42 @@ def first_scans(dataset: Path, number: int, folder: Path) -> Path:
     return folder
 
 
-def _figures(options: argparse.Namespace, model: str | Path) -> list[OperatingPoint]:
-    """Return what ``model`` reaches on the held-out scans."""
+def _ranked(options: argparse.Namespace, model: str | Path) -> list[ScanResult]:
+    """Return what ``model`` finds in the held-out scans."""
     cases = read_dataset(options.work / "held-out")
-    results = held_out.ranked(load_bundle(model), cases, options.work / "searched", Progress())
-    return froc(results).operating_points
+    return held_out.ranked(load_bundle(model), cases, options.work / "searched", Progress())
 
 
-def _table(rows: list[tuple[int, str, list[OperatingPoint]]], options: argparse.Namespace) -> str:
+def _table(rows: list[tuple[int, str, Comparison]], options: argparse.Namespace) -> str:
     bleeds = sum(len(case.microbleeds()) for case in read_dataset(options.work / "held-out"))
+    rates = [rate.fp for rate in rows[0][2].rates]
     lines = [
         f"Sensitivity on {options.held_out} held-out simulated scans of {options.protocol} with {bleeds} microbleeds, "
-        "pooled (95 %):\n",
-        f"| local scans | model | {' | '.join(f'at {rate:g} FP/scan' for rate in RATES)} |",
-        "|---|---|" + "---|" * len(RATES),
+        "pooled (95 %), and how much that is more than that of the bundled model, in points:\n",
+        f"| local scans | model | {' | '.join(f'at {rate:g} FP/scan' for rate in rates)} |",
+        "|---|---|" + "---|" * len(rates),
     ]
-    for number, words, points in rows:
-        reached = {point.fp_allowed: point for point in points}
-        cells = [
-            f"{p.sensitivity:.0%} ({p.sensitivity_ci[0]:.0%}-{p.sensitivity_ci[1]:.0%})"
-            for p in (reached[rate] for rate in RATES)
-        ]
+    for number, words, comparison in rows:
+        cells = []
+        for rate in comparison.rates:
+            low, high = rate.new.sensitivity_ci
+            cell = f"{rate.new.sensitivity:.0%} ({low:.0%}-{high:.0%})"
+            if number:
+                less, more = rate.difference_ci
+                cell += f"; {100 * rate.difference:+.0f} ({100 * less:+.0f} to {100 * more:+.0f})"
+            cells.append(cell)
         lines.append(f"| {number or '-'} | {words} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _draw(rows: list[tuple[int, str, list[OperatingPoint]]], path: Path) -> None:
+def _draw(rows: list[tuple[int, str, Comparison]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    at_rate = [(number, words, next(p for p in points if p.fp_allowed == RATE)) for number, words, points in rows]
+    at_rate = [(number, words, comparison.judged.new) for number, words, comparison in rows]
     for words, colour, aside in ((RETRAINED, "C0", -0.1), (SCRATCH, "C3", 0.1)):
         # The bundled model itself is where its curve begins; the two stand a little aside of each other.
         curve = [(n + aside, p) for n, label, p in at_rate if label == words or (label, words) == (BUNDLED, RETRAINED)]
@@ -156,7 +159,7 @@ def _draw(rows: list[tuple[int, str, list[OperatingPoint]]], path: Path) -> None
         low = [100 * (p.sensitivity - p.sensitivity_ci[0]) for _, p in curve]
         high = [100 * (p.sensitivity_ci[1] - p.sensitivity) for _, p in curve]
         axes.errorbar([x for x, _ in curve], y, [low, high], marker="o", capsize=3, color=colour, label=words)
-    axes.set(xlabel="local scans", ylabel=f"sensitivity at {RATE} FP/scan, %", ylim=(0, 102))
+    axes.set(xlabel="local scans", ylabel=f"sensitivity at {JUDGED_FP} FP/scan, %", ylim=(0, 102))
     axes.set_title("Simulated scans of a protocol new to the bundled model")
     axes.legend(loc="lower right")
     figure.savefig(path, dpi=110)

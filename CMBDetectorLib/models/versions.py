@@ -120,12 +120,17 @@ def find_version(reference: str, registry: Path | None = None) -> Version:
 def load_bundle(name_or_folder: str | Path = DEFAULT_MODEL) -> Bundle:
     """Find a bundle and verify it: by folder, or as NAME or NAME@VERSION among the bundled and the installed ones.
 
+    The name of a bundled model always means that one, also where a folder is called so: that one is ``./NAME``.
+
     Raises:
         ModelError: there is none, its card is damaged, or a file is missing or has another checksum.
         BadInputError: there are several versions of that name.
     """
     folder = Path(name_or_folder)
-    return verified(folder if folder.is_dir() else find_version(str(name_or_folder)).whole_folder())
+    is_bundled = any(name_or_folder in (v.name, v.reference) for v in bundled_versions())
+    if folder.is_dir() and not is_bundled:
+        return verified(folder)
+    return verified(find_version(str(name_or_folder)).whole_folder())
 
 
 def _bundle_folders(folder: Path) -> list[Path]:

@@ -76,6 +76,14 @@ def test_installed_models_are_found_by_name_and_used_once_activated(registry, tm
     assert_clean(registry, "local@1")
 
 
+@pytest.mark.parametrize("name", ["default", "default@1"])
+def test_a_folder_called_like_a_bundled_model_is_not_taken_for_it(name, tmp_path, monkeypatch):
+    fake(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert load_bundle(name).folder == BUNDLED
+    assert load_bundle(f"./{name}").folder.resolve() == tmp_path / name
+
+
 def test_several_versions_must_be_told_apart(three):
     assert own(three) == ["local@1", "local@2", "local@3"]
     for act in (three.load, three.activate, three.remove, load_bundle):
