@@ -127,8 +127,7 @@ def load_bundle(name_or_folder: str | Path = DEFAULT_MODEL) -> Bundle:
         BadInputError: there are several versions of that name.
     """
     folder = Path(name_or_folder)
-    is_bundled = any(name_or_folder in (v.name, v.reference) for v in bundled_versions())
-    if folder.is_dir() and not is_bundled:
+    if folder.is_dir() and not any(name_or_folder in (v.name, v.reference) for v in bundled_versions()):
         return verified(folder)
     return verified(find_version(str(name_or_folder)).whole_folder())
 

@@ -66,8 +66,12 @@ def panels(module_panels, tmp_path, monkeypatch):
 
 @pytest.fixture
 def tiny_is_active(panels, tiny_model):
+    return activated(panels, tiny_model)
+
+
+def activated(panels, bundle):
     registry = Registry()
-    registry.activate(registry.install(tiny_model)[0].reference)
+    registry.activate(registry.install(bundle)[0].reference)
     panels.detect.refresh_models(choose_active=True)
     return registry
 
@@ -575,9 +579,7 @@ def test_review_five_scans_retrain_compare_activate_detect_again_and_roll_back(h
     from CMBDetectorLib.gui import preferences
 
     preferences.store("RetrainOptions", LONGER)
-    registry = Registry()
-    registry.activate(registry.install(beginner)[0].reference)
-    panels.detect.refresh_models(choose_active=True)
+    registry = activated(panels, beginner)
     cases = read_dataset(five_crops)
     for case in cases:
         scan = host.load_volume(case.scan)
