@@ -29,6 +29,7 @@ _VENTRICLE_LINE = (
 _VENTRICLE_MIDDLE, _VENTRICLE_REACH = (0.0, -15.0, 3.0), (80.0, 90.0, 65.0)
 _WIDEST_VENTRICLES = 0.5
 _VENTRICLE_HALF_MM = 10.0
+_IN_VENTRICLE_MM = 0.8
 _LEAST_VENTRICLE = 60  # voxels of a piece
 LOBAR, DEEP, INFRATENTORIAL = "lobar", "deep", "infratentorial"
 
@@ -66,6 +67,10 @@ class Template:
         """MNI x, y and z (mm) of the voxels, to broadcast."""
         grid = [np.arange(n, dtype=np.float32) + TEMPLATE_TO_RAS[a, 3] for a, n in enumerate(self.gm.shape)]
         return grid[0][:, None, None], grid[1][None, :, None], grid[2][None, None, :]
+
+    def in_ventricle(self, mni_mm: np.ndarray) -> np.ndarray:
+        """Tell for positions (n, 3; MNI mm) whether they lie in a ventricle."""
+        return self.ventricle[tuple(np.round(mni_mm - TEMPLATE_TO_RAS[:3, 3]).astype(int).T)] < _IN_VENTRICLE_MM
 
     @functools.cached_property
     def locations(self) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from CMBDetectorLib.simulation.anatomy import TEMPLATE_TO_RAS, Template
+from CMBDetectorLib.simulation.anatomy import Template
 from CMBDetectorLib.simulation.tubes import ARTERY, CHOROID, CISTERN, DURA, Sheet, Vessel
 
 # Spaces that the mean over people has closed: radius (mm), whether there is a mirrored one, way-points.
@@ -58,7 +58,7 @@ def draw_choroid(rng: np.random.Generator, template: Template) -> list[Vessel | 
                 + rng.normal(0, 0.6, 3)
                 + rng.normal(0, 1, (int(count * amount), 3)) * spread
             )
-            dots = dots[_in_ventricle(template, dots)]
+            dots = dots[template.in_ventricle(dots)]
             if len(dots):
                 found.append(Sheet(dots, float(rng.uniform(0.4, 0.9)), CHOROID))
         if calcified:
@@ -66,8 +66,3 @@ def draw_choroid(rng: np.random.Generator, template: Template) -> list[Vessel | 
             dots = core + rng.normal(0, rng.uniform(0.4, 1.1), (int(rng.integers(8, 50)), 3))
             found.append(Sheet(dots, float(rng.uniform(0.15, 0.6)), DURA))
     return found
-
-
-def _in_ventricle(template: Template, mni_mm: np.ndarray) -> np.ndarray:
-    index = np.round(mni_mm - TEMPLATE_TO_RAS[:3, 3]).astype(int)
-    return template.ventricle[tuple(index.T)] < 0.8

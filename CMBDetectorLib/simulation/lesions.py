@@ -55,8 +55,9 @@ def draw_calcifications(
     pallidum = rng.random() < _CALCIFIED_PALLIDUM
     for side in (-1, 1):
         if rng.random() < 0.6:
-            for _ in range(int(rng.integers(1, 5))):
-                spots.append((np.array([side * 24, -42, 12.0]) + rng.normal(0, 2, 3), rng.uniform(0.6, 1.6), calcium))
+            near = np.array([side * 24, -42, 12.0]) + rng.normal(0, 2.5, (60, 3))
+            for at in near[template.in_ventricle(near)][: int(rng.integers(1, 5))]:
+                spots.append((at, rng.uniform(0.6, 1.6), calcium))
         if pallidum:
             spots.append((np.array([side * 20, -3, 0.0]) + rng.normal(0, 2, 3), rng.uniform(0.6, 1.8), calcium))
     tissue = np.concatenate(list(template.locations.values()))

@@ -106,7 +106,7 @@ def iron_map(rng: np.random.Generator) -> tuple[sitk.Image, list[tuple[str, np.n
 def _streaks(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Return a random map (SD 1): the streaks along perforators, patches, and a slow change from end to end."""
     streaks = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), (0.7, 1.8, 3.0))
-    mixed = 0.65 * streaks / streaks.std() + 0.5 * random_map(rng, shape, 1.3) + 0.55 * random_map(rng, shape, 4.0)
+    mixed = 0.65 * streaks / streaks.std() + 0.25 * random_map(rng, shape, 1.3) + 0.55 * random_map(rng, shape, 4.0)
     return mixed / mixed.std()
 
 
@@ -114,7 +114,7 @@ def _deposits(rng: np.random.Generator, iron: np.ndarray, old: float) -> list[tu
     """Add patches of iron 2-4 mm wide to the lentiform, in place, and return them as (name, MNI centre, chi)."""
     found = []
     lentiform = [nucleus for nucleus in NUCLEI if nucleus[0] in _LENTIFORM]
-    for _ in range(int(rng.poisson(5.0 if old > 1 else 2.0))):
+    for _ in range(int(rng.poisson(1.5 if old > 1 else 0.5))):
         _, centre, half, _, _, _ = lentiform[int(rng.integers(len(lentiform)))]
         side = int(rng.choice((1, -1)))
         middle = (np.array(centre) + rng.uniform(-0.7, 0.7, 3) * half) * (side, 1, 1)

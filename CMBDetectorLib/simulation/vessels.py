@@ -38,27 +38,32 @@ _TRUNKS = (
 # Radius of a vessel that begins and ends by itself over its length: what is short is thin.
 _WIDEST_BY_LENGTH = {VEIN: 1 / 35, ARTERY: 1 / 25}
 _IN_FLUID = 0.08  # of the smoothed map of fluid: narrow sulci included
+# A wide vessel of the surface lies in fluid that shows: in a sulcus that the mean over people has closed it would be
+# a black dot in tissue.
+_WIDE_MM, _IN_OPEN_FLUID = 0.4, 0.22
 
 
 @dataclass(frozen=True)
 class _Shown:
     """How many vessels one family shows: susceptibility of veins (factor), number of pial vessels (range), share of
-    veins and of narrow sulci among them, number of others (factor), radius of those in tissue (median, mm) and of
-    medullary veins (range)."""
+    veins and of narrow sulci among them, number of others (factor); radius (median and most, mm) of those in tissue,
+    how much of their blood shows (range, 0..1); radius of medullary veins (range); how much arteries show (mean)."""
 
     chi: float
     pial: tuple[int, int]
     veins: float
     sulcal: float
     others: float
-    radius_mm: float
+    radius_mm: tuple[float, float]
+    strength: tuple[float, float]
     medullary_mm: tuple[float, float]
+    arteries: float
 
 
-# SWI is made to show veins; thick slices without a phase mask show few of them.
+# SWI is made to show veins; thick slices without a phase mask show few of them, and those wide and faint.
 _SHOWN = {
-    "swi": _Shown(1.15, (720, 1200), 0.75, 0.6, 1.6, 0.27, (0.12, 0.3)),
-    "t2star": _Shown(0.65, (600, 1100), 0.4, 0.2, 1.3, 0.28, (0.08, 0.26)),
+    "swi": _Shown(1.0, (720, 1200), 0.75, 0.6, 1.6, (0.26, 0.6), (0.7, 1.0), (0.12, 0.28), 0.42),
+    "t2star": _Shown(0.6, (500, 950), 0.4, 0.2, 2.0, (0.42, 0.95), (0.08, 0.5), (0.08, 0.24), 0.3),
 }
 
 
@@ -71,7 +76,7 @@ def draw_vessels(rng: np.random.Generator, template: Template, family: str = "sw
     found += _pial(rng, template, oxygen, shown)
     found += _medullary(rng, template, oxygen, shown)
     found += _penetrating(rng, template, oxygen, shown)
-    found += _cerebellar(rng, template, oxygen)
+    found += _cerebellar(rng, template, oxygen, shown)
     found += _perivascular(rng, template)
     return found + _falx(rng, template) + draw_choroid(rng, template)
 
@@ -138,12 +143,14 @@ def _pial(rng: np.random.Generator, template: Template, chi: float, shown: _Show
     start = np.concatenate([pick(rng, _seeds()["sulci"], narrow), pick(rng, _seeds()["fluid"], count - narrow)])
     guide = (template.smooth["csf"], 2.5)
     lines = walk(rng, start, directions(rng, count), rng.integers(8, 55, count), 0.24, guide, template)
+    radii = np.clip(rng.lognormal(np.log(0.5), 0.5, len(lines)), 0.12, 1.6)
     vessels = []
-    for line in while_in(template.smooth["csf"], _IN_FLUID, lines):
-        kind = VEIN if rng.random() < shown.veins else ARTERY
-        radius = float(np.clip(rng.lognormal(np.log(0.45), 0.5), 0.12, 1.6))
-        strength = float(rng.beta(1.3, 1.8)) if kind == ARTERY else 1.0
-        vessels.append(_free(line, radius, kind, _own_chi(rng, chi, kind), strength))
+    for line, radius in zip(lines, radii, strict=True):
+        level = _IN_OPEN_FLUID if radius > _WIDE_MM else _IN_FLUID
+        for kept in while_in(template.smooth["csf"], level, [line]):
+            kind = VEIN if rng.random() < shown.veins else ARTERY
+            strength = float(rng.beta(1.3, 1.3 / shown.arteries - 1.3)) if kind == ARTERY else 1.0
+            vessels.append(_free(kept, float(radius), kind, _own_chi(rng, chi, kind), strength))
     return vessels
 
 
@@ -171,27 +178,32 @@ def _penetrating(rng: np.random.Generator, template: Template, chi: float, shown
     start = pick(rng, _seeds()["under the lentiform"], int(rng.integers(12, 40)))
     up = np.tile([0.0, 0.0, 1.0], (len(start), 1)) + rng.normal(0, 0.25, (len(start), 3))
     lines += walk(rng, start, up, rng.integers(8, 25, len(start)), 0.15, None, template)
-    radii = np.clip(rng.lognormal(np.log(shown.radius_mm), 0.4, len(lines)), 0.08, 0.7)
-    return [_free(line, float(r), VEIN, _own_chi(rng, chi, VEIN)) for line, r in zip(lines, radii, strict=True)]
+    typical, widest = shown.radius_mm
+    radii = np.clip(rng.lognormal(np.log(typical), 0.4, len(lines)), 0.08, widest)
+    shows = rng.uniform(*shown.strength, len(lines))
+    return [
+        _free(line, float(r), VEIN, _own_chi(rng, chi, VEIN), float(strength))
+        for line, r, strength in zip(lines, radii, shows, strict=True)
+    ]
 
 
-def _cerebellar(rng: np.random.Generator, template: Template, chi: float) -> list[Vessel]:
+def _cerebellar(rng: np.random.Generator, template: Template, chi: float, shown: _Shown) -> list[Vessel]:
     """Y-shaped veins of the cerebellum and under the tentorium: a stem that forks twice."""
     count = int(rng.integers(14, 36))
     start = pick(rng, _seeds()["cerebellum"], count)
     stems = walk(rng, start, directions(rng, count), rng.integers(8, 20, count), 0.2, None, template)
     vessels = []
     for stem in stems:
-        radius = float(rng.uniform(0.3, 0.7))
+        radius, strength = float(rng.uniform(0.3, 0.7)), float(rng.uniform(*shown.strength))
         taper = _taper_mm(radius)
-        vessels.append(Vessel(stem, radius, VEIN, chi, taper_mm=(taper, 0)))
+        vessels.append(Vessel(stem, radius, VEIN, chi, strength, (taper, 0)))
         heading = (stem[-1] - stem[0]) / max(1e-6, float(np.linalg.norm(stem[-1] - stem[0])))
         fork = np.tile(stem[-1] - TEMPLATE_TO_RAS[:3, 3], (2, 1))
         side = np.cross(heading, rng.standard_normal(3))
         side /= np.linalg.norm(side)
         ways = np.stack([heading + 0.6 * side, heading - 0.6 * side])
         for branch in walk(rng, fork, ways, rng.integers(6, 16, 2), 0.2, None, template):
-            vessels.append(Vessel(branch, 0.7 * radius, VEIN, chi, taper_mm=(0, taper)))
+            vessels.append(Vessel(branch, 0.7 * radius, VEIN, chi, strength, (0, taper)))
     return vessels
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
-from CMBDetectorLib.simulation import acquisition, anatomy, cisterns, raster, vessels
+from CMBDetectorLib.simulation import acquisition, anatomy, cisterns, lesions, raster, vessels
 from CMBDetectorLib.simulation.protocols import PROTOCOLS
 from CMBDetectorLib.simulation.tissue import draw_values
 from CMBDetectorLib.simulation.tubes import ARTERY, CHOROID, CISTERN, PERIVASCULAR, VEIN, Vessel
@@ -120,3 +120,36 @@ def test_no_wide_vessel_ends_bluntly_by_itself(template: anatomy.Template, famil
                 free.append((tube.kind, radius, end))
     assert len(free) <= 4, free
     assert max(v.radius_mm for v in tubes) > 2
+
+
+def test_a_wide_dark_vessel_lies_in_fluid_that_shows_and_those_in_tissue_are_faint(template: anatomy.Template) -> None:
+    """On T2*-GRE real vessels in tissue are wide and faint; a black dot there is a microbleed."""
+    drawn = vessels.draw_vessels(np.random.default_rng(4), template, "t2star")
+    free = [v for v in drawn if isinstance(v, Vessel) and v.kind == VEIN and min(v.taper_mm) > 0]
+    wide = [v for v in free if v.radius_mm > 0.45]
+    in_tissue = [v for v in wide if v.strength < 0.6]
+    assert len(in_tissue) > 20
+    assert len(wide) - len(in_tissue) > 20
+    assert max(v.strength for v in in_tissue) <= 0.5
+    wet = [
+        template.smooth["csf"][tuple(np.round(v.points_mm - anatomy.TEMPLATE_TO_RAS[:3, 3]).astype(int).T)] > 0.2
+        for v in wide
+        if v.strength == 1
+    ]
+    assert np.mean(np.concatenate(wet)) > 0.9
+
+
+def test_calcium_of_the_plexus_lies_in_the_ventricle(template: anatomy.Template) -> None:
+    warp = anatomy.Warp(np.random.default_rng(0))
+    inside = warp.to_head(np.argwhere(template.ventricle < 0.8) + anatomy.TEMPLATE_TO_RAS[:3, 3])
+    spots = [
+        spot
+        for seed in range(12)
+        for spot in lesions.draw_calcifications(np.random.default_rng(seed), template, warp)
+        if spot[3] == "calcification"
+    ]
+    middle = warp.to_head(np.array([[24.0, -42, 12], [-24, -42, 12]]))
+    plexus = [s[0] for s in spots if np.linalg.norm(middle - s[0], axis=1).min() < 8]
+    assert len(plexus) > 10
+    away, _ = cKDTree(inside).query(np.array(plexus))
+    assert away.max() < 1.0
