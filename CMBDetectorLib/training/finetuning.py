@@ -29,9 +29,12 @@ from CMBDetectorLib.training.settings import FitSettings, TrainingSettings
 
 PATIENCE = 3
 """Epochs without a better one after which the training of a network ends."""
-_NEW_SHARE = 0.5
-"""How far each weight goes from the old one to the tuned one: halfway a network has learnt most of what is new, and
-forgotten little (Wortsman et al. 2022, doi:10.1109/CVPR52688.2022.00780)."""
+_MOST_NEW_SHARE = 0.5
+"""How far each weight goes at most from the old one to the tuned one: halfway a network has learnt most of what is new,
+and forgotten little (Wortsman et al. 2022, doi:10.1109/CVPR52688.2022.00780)."""
+_HALFWAY_MICROBLEEDS = 40
+"""Local microbleeds from which the weights go that far; with fewer, what a network learns of them is the less to be
+relied on, and so is the scan that calls it better."""
 _VALIDATION_PART = 5  # one scan in five
 _MOST_MIMICS = 60  # of a validation scan: scoring them costs as much as training with them
 _MAPS = 32
@@ -85,6 +88,7 @@ def tune_unets(
 
     # Trained networks answer with likelihoods from which the weight of the loss was taken back.
     raised = math.log(POSITIVE_WEIGHT / MISS_COST)
+    share = new_share(sum(len(case.microbleeds_ras) for case in cases))
     tuned = []
     for number, network in enumerate(networks):
         held, rest = split_scans(cases, number, settings.seed)
@@ -94,7 +98,8 @@ def tune_unets(
         lower_likelihood(network.model, raised)
         model = _fit(
             network, start, mixed(sampler(rest, unet.scanners), replayed), unet, settings.seed,
-            partial(_map_loss, images=images, targets=targets), work, Part(progress, "U-Nets", number, len(networks)),
+            partial(_map_loss, images=images, targets=targets), share, work,
+            Part(progress, "U-Nets", number, len(networks)),
         )  # fmt: skip
         if _same(model.get_weights(), start):
             tuned.append(network)
@@ -120,6 +125,7 @@ def tune_cnns(
     replayed = None if replay is None else ReplayedCandidates(replay, size, cnn.shift, cnn.scanners)
     of = {case.id: found for case, found in zip(cases, mimics, strict=True)}
     hit = {case.id: found for case, found in zip(cases, hits, strict=True)}
+    share = new_share(sum(len(case.microbleeds_ras) for case in cases))
     tuned = []
     for number, network in enumerate(networks):
         held, rest = split_scans(cases, number, settings.seed)
@@ -132,7 +138,7 @@ def tune_cnns(
         start = copied_weights(network.model)
         model = _fit(
             network, start, mixed(local, replayed), cnn, settings.seed,
-            partial(_ranking_loss, windows=windows, labels=labels), work,
+            partial(_ranking_loss, windows=windows, labels=labels), share, work,
             Part(progress, "CNNs", number, len(networks)),
         )  # fmt: skip
         improved = not _same(model.get_weights(), start)
@@ -162,6 +168,11 @@ def split_scans(cases: Sequence[PreparedCase], number: int, seed: int) -> tuple[
     return held, [case for case in cases if case.id not in chosen]
 
 
+def new_share(microbleeds: int) -> float:
+    """Return how far weights go from the old ones to those tuned on so many local microbleeds (0 to 0.5)."""
+    return min(_MOST_NEW_SHARE, microbleeds / (microbleeds + _HALFWAY_MICROBLEEDS))
+
+
 def _fit(
     network: Network,
     start: list[np.ndarray],
@@ -169,6 +180,7 @@ def _fit(
     settings: FitSettings,
     seed: int,
     validate: Callable[[Any], float],
+    share: float,
     work: Path,
     progress: Progress,
 ) -> Any:
@@ -178,7 +190,7 @@ def _fit(
     care = Care(validate, PATIENCE)
     model = fit(make, sample, settings, batch, seed, checkpoint, progress, network.name, start, care=care)
     tuned = zip(start, model.get_weights(), strict=True)
-    model.set_weights([old + _NEW_SHARE * (new - old) for old, new in tuned])
+    model.set_weights([old + share * (new - old) for old, new in tuned])
     return model
 
 

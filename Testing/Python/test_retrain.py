@@ -32,7 +32,7 @@ from CMBDetectorLib.models.registry import Registry
 from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.training.cases import prepare_cases
 from CMBDetectorLib.training.comparison import comparison_folds
-from CMBDetectorLib.training.finetuning import load_networks, split_scans, tune_cnns
+from CMBDetectorLib.training.finetuning import load_networks, new_share, split_scans, tune_cnns
 from CMBDetectorLib.training.fitting import Care, fit
 from CMBDetectorLib.training.patches import Stage2Sampler
 from CMBDetectorLib.training.replay import (
@@ -108,7 +108,7 @@ def same_weights(some: Path, other: Path) -> bool:
     )
 
 
-def test_a_tuned_network_lies_halfway_between_the_old_one_and_the_best_epoch(prepared, old_model, tmp_path):
+def test_a_tuned_network_lies_between_the_old_one_and_the_best_epoch(prepared, old_model, tmp_path):
     bundle = verified(old_model)
     settings = further(settings_from(seed=3, epochs=2, steps=6, tiny=True), bundle.card)
     spots = [case.dark_spots[:20].astype(float) for case in prepared]
@@ -117,12 +117,20 @@ def test_a_tuned_network_lies_halfway_between_the_old_one_and_the_best_epoch(pre
     hits = [case.microbleeds for case in prepared]
     tuned = tune_cnns(load_networks(bundle, "cnns"), prepared, mimics, hits, None, settings, tmp_path, Progress())
     assert any(network.is_new for network in tuned)
+    bleeds = sum(len(case.microbleeds_ras) for case in prepared)
+    share = bleeds / (bleeds + 40)
+    assert 0 < share < 0.5
     for network, old in zip(tuned, before, strict=True):
         with np.load(tmp_path / f"{network.name}.npz") as saved:
             best = [saved[f"best{number}"] for number in range(len(old))]
         assert network.is_new == (not all(map(np.array_equal, best, old)))
         for weight, first, last in zip(network.model.get_weights(), old, best, strict=True):
-            np.testing.assert_allclose(weight, (first + last) / 2, atol=1e-6)
+            np.testing.assert_allclose(weight, first + share * (last - first), atol=1e-6)
+
+
+def test_with_forty_microbleeds_and_more_weights_go_halfway():
+    assert new_share(40) == new_share(400) == 0.5
+    assert 0.1 < new_share(5) < new_share(11) < 0.25
 
 
 def test_a_new_version_is_registered_and_not_active(retrained, home, old_model):
