@@ -17,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import held_out
+
 from CMBDetectorLib.networks import backend
 
 RATES = (1.0, 4.1)
@@ -87,35 +89,24 @@ def _variants(epochs: int) -> dict[str, tuple[Callable, Callable]]:
 
 def _results(options: argparse.Namespace, name: str) -> list:
     """Return the candidates of each held-out scan with the scores of the variant ``name``."""
-    import numpy as np
-
-    from CMBDetectorLib.detection.detector import Detector
-    from CMBDetectorLib.evaluation.froc import ScanResult
     from CMBDetectorLib.progress import Progress
     from CMBDetectorLib.training.bundles import train_networks
     from CMBDetectorLib.training.cases import prepare_cases
-    from CMBDetectorLib.training.proposals import places_of, propose
-    from CMBDetectorLib.training.retraining import scores_of
     from CMBDetectorLib.worker.commands.train import read_datasets
 
     change, choose = _variants(options.epochs)[name]
     settings = change(_settings(options.start))
-    held = prepare_cases(read_datasets(options.held_out), options.cases, settings.spacing_mm, "dataset", Progress())
-    folder = _folder(options, name)
-    paths = [folder / "scores" / f"{case.id}.npy" for case in held]
-    detector: Detector | None = None
-    results = []
-    for case, path in zip(held, paths, strict=True):
-        proposed = options.work / "proposals" / f"{case.id}.npz"
-        if detector is None and not (path.is_file() and proposed.is_file()):
-            cases = prepare_cases(
-                read_datasets(options.datasets), options.cases, settings.spacing_mm, "dataset", Progress()
-            )
-            fitted = _folder(options, _SEARCHED_OTHERWISE.get(name, name))
-            detector = train_networks(choose(cases), settings, _work(options, fitted), Progress()).detector
-        found = propose(detector, case, settings.stage1_threshold, proposed, Progress())
-        scores = scores_of(detector, case, found, path) if detector is not None else np.load(path)
-        results.append(ScanResult(case.id, places_of(case, found), scores, case.microbleeds_ras))
+    cases, held = (
+        prepare_cases(read_datasets(folders), options.cases, settings.spacing_mm, "dataset", Progress())
+        for folders in (options.datasets, options.held_out)
+    )
+    # What was fitted already is read.
+    fitted = _work(options, _folder(options, _SEARCHED_OTHERWISE.get(name, name)))
+    detector = train_networks(choose(cases), settings, fitted, Progress()).detector
+    scores = _folder(options, name) / "scores"
+    results = held_out.ranked_by(
+        detector, held, settings.stage1_threshold, options.work / "proposals", scores, Progress()
+    )
     print(name, "is done", flush=True)
     return results
 

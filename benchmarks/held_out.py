@@ -11,7 +11,7 @@ from CMBDetectorLib.detection.detector import Detector
 from CMBDetectorLib.evaluation.froc import ScanResult
 from CMBDetectorLib.models.bundle import Bundle
 from CMBDetectorLib.progress import Progress
-from CMBDetectorLib.training.cases import prepare_cases
+from CMBDetectorLib.training.cases import PreparedCase, prepare_cases
 from CMBDetectorLib.training.proposals import places_of, propose
 from CMBDetectorLib.training.retraining import scores_of
 
@@ -22,15 +22,29 @@ def ranked(bundle: Bundle, cases: Sequence[Case], work: Path, progress: Progress
     ``work`` keeps the preprocessed scans, the proposals (one set for all models with the same stage 1) and the scores:
     nothing is computed twice.
     """
-    detector = Detector.from_bundle(bundle)
     prepared = prepare_cases(cases, work / "cases", bundle.spacing_mm, "dataset", progress)
     stage1 = work / "proposals" / _fingerprint(bundle, ["unets"])
     both = work / "scores" / _fingerprint(bundle, ["unets", "cnns"])
+    return ranked_by(Detector.from_bundle(bundle), prepared, bundle.thresholds["stage1"], stage1, both, progress)
+
+
+def ranked_by(
+    detector: Detector,
+    prepared: Sequence[PreparedCase],
+    threshold: float,
+    proposals: Path,
+    scores: Path,
+    progress: Progress,
+) -> list[ScanResult]:
+    """Return what stage 1 of ``detector`` proposes above ``threshold`` in ``prepared``, with the final scores.
+
+    The folders ``proposals`` and ``scores`` keep both, a file a scan: what is there is read, whatever the detector.
+    """
     results = []
     for case in prepared:
-        found = propose(detector, case, bundle.thresholds["stage1"], stage1 / f"{case.id}.npz", progress)
-        scores = scores_of(detector, case, found, both / f"{case.id}.npy")
-        results.append(ScanResult(case.id, places_of(case, found), scores, case.microbleeds_ras))
+        found = propose(detector, case, threshold, proposals / f"{case.id}.npz", progress)
+        ranks = scores_of(detector, case, found, scores / f"{case.id}.npy")
+        results.append(ScanResult(case.id, places_of(case, found), ranks, case.microbleeds_ras))
     return results
 
 
