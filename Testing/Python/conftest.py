@@ -97,6 +97,18 @@ def tiny_model(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once(tmp_path_factory, "tiny", train)
 
 
+@pytest.fixture(scope="session")
+def beginner(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose CNNs have hardly been taught, so that training them further makes them better for certain."""
+
+    def train(folder: Path) -> None:
+        lengths = ["--epochs", 12, "--cnn-epochs", 1, "--steps", 5, "--seed", 1]
+        run = run_worker("train", crops, "--output", folder, "--tiny", "--recipe", "paper", *lengths)
+        assert run.code == 0, run.stderr[-2000:]
+
+    return made_once(tmp_path_factory, "beginner", train)
+
+
 @pytest.fixture
 def real_crop() -> Path:
     """The folder of the real crop; tests that need it skip where it is absent."""

@@ -48,7 +48,7 @@ from CMBDetectorLib.training.replay import (
 from CMBDetectorLib.training.settings import FitSettings, further, settings_from
 
 SPACING = (0.45, 0.45, 1.0)
-SHORT = ("--epochs", 2, "--steps", 6, "--seed", 5)
+SHORT = ("--epochs", 2, "--steps", 30, "--seed", 5)
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +62,10 @@ def replay(prepared) -> Replay:
 
 
 @pytest.fixture(scope="module")
-def old_model(tiny_model, replay, tmp_path_factory) -> Path:
-    """The tiny model with windows to replay."""
-    folder = tmp_path_factory.mktemp("old") / "tiny"
-    shutil.copytree(tiny_model, folder)
+def old_model(beginner, replay, tmp_path_factory) -> Path:
+    """A model that has much to learn, with windows to replay."""
+    folder = tmp_path_factory.mktemp("old") / "beginner"
+    shutil.copytree(beginner, folder)
     add_replay(verified(folder), replay)
     return folder
 
@@ -137,8 +137,8 @@ def test_a_new_version_is_registered_and_not_active(retrained, home, old_model):
     run, before = retrained
     result = run.last("result")
     registry = Registry(Path(home["CMBDETECTOR_MODELS"]))
-    assert result["reference"] == "tiny@1"
-    assert result["parent"] == "tiny@1"
+    assert result["reference"] == "beginner@1"
+    assert result["parent"] == "beginner@1"
     assert registry.active_reference().startswith("default@")
     assert {path.name: sha256(path) for path in old_model.iterdir()} == before
     bundle = check_bundle(Path(result["folder"]))
@@ -167,7 +167,7 @@ def test_the_comparison_is_kept_with_the_model(retrained):
     judged = content["rates"][1]
     gained = judged["new"]["sensitivity"] - judged["old"]["sensitivity"]
     assert gained == pytest.approx((len(content["won"]) - len(content["lost"])) / 12, abs=1e-5)
-    # The tiny model was trained on these very scans.
+    # It was trained on these very scans.
     assert content["old"]["seen"] == [f"sub-0{n}" for n in range(1, 5)]
     assert "flatters" in content["verdict"]
 

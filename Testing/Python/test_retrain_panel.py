@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import made_once, run_worker
+from conftest import made_once
 from test_module import add_scan, begin, library_comes_back, record_node, record_node_or_none
 from test_module import panels as module_panels
 
@@ -530,18 +530,6 @@ def five_crops(tmp_path_factory):
     from CMBDetectorLib.simulation.dataset import simulate_dataset
 
     return made_once(tmp_path_factory, "five", lambda folder: simulate_dataset(folder, 5, 11, "crop", 15))
-
-
-@pytest.fixture(scope="module")
-def beginner(crops, tmp_path_factory):
-    """A bundle whose CNNs have hardly been taught, so that training them further makes them better for certain."""
-
-    def train(folder):
-        lengths = ["--epochs", 12, "--cnn-epochs", 1, "--steps", 5, "--seed", 1]
-        run = run_worker("train", crops, "--output", folder, "--tiny", "--recipe", "paper", *lengths)
-        assert run.code == 0, run.stderr[-2000:]
-
-    return made_once(tmp_path_factory, "beginner", train)
 
 
 def detect_in(host, panels, scan):
