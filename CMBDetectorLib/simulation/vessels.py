@@ -146,11 +146,12 @@ def _pial(rng: np.random.Generator, template: Template, chi: float, shown: _Show
     radii = np.clip(rng.lognormal(np.log(0.5), 0.5, len(lines)), 0.12, 1.6)
     vessels = []
     for line, radius in zip(lines, radii, strict=True):
-        level = _IN_OPEN_FLUID if radius > _WIDE_MM else _IN_FLUID
-        for kept in while_in(template.smooth["csf"], level, [line]):
-            kind = VEIN if rng.random() < shown.veins else ARTERY
-            strength = float(rng.beta(1.3, 1.3 / shown.arteries - 1.3)) if kind == ARTERY else 1.0
-            vessels.append(_free(kept, float(radius), kind, _own_chi(rng, chi, kind), strength))
+        kept = while_in(template.smooth["csf"], _IN_OPEN_FLUID if radius > _WIDE_MM else _IN_FLUID, line)
+        if kept is None:
+            continue
+        kind = VEIN if rng.random() < shown.veins else ARTERY
+        strength = float(rng.beta(1.3, 1.3 / shown.arteries - 1.3)) if kind == ARTERY else 1.0
+        vessels.append(_free(kept, float(radius), kind, _own_chi(rng, chi, kind), strength))
     return vessels
 
 

@@ -44,17 +44,13 @@ def walk(
     return [line[:n] for line, n in zip(lines, length, strict=True) if n >= 3]
 
 
-def while_in(field: np.ndarray, least: float, lines: list[np.ndarray]) -> list[np.ndarray]:
-    """Return the lines (n, 3; MNI mm) up to where a map of the template falls to ``least`` for 3 mm or more; those that
-    are short by then are left out."""
-    kept = []
-    for line in lines:
-        inside = field[tuple(np.round(line - TEMPLATE_TO_RAS[:3, 3]).astype(int).T)] > least
-        out = ndimage.binary_opening(~inside, np.ones(3))
-        line = line[: int(np.argmax(out))] if out.any() else line
-        if len(line) >= _SHORTEST:
-            kept.append(line)
-    return kept
+def while_in(field: np.ndarray, least: float, line: np.ndarray) -> np.ndarray | None:
+    """Return a line (n, 3; MNI mm) up to where a map of the template falls to ``least`` for 3 mm or more; None if it is
+    short by then."""
+    inside = field[tuple(np.round(line - TEMPLATE_TO_RAS[:3, 3]).astype(int).T)] > least
+    out = ndimage.binary_opening(~inside, np.ones(3))
+    line = line[: int(np.argmax(out))] if out.any() else line
+    return line if len(line) >= _SHORTEST else None
 
 
 def slope(field: np.ndarray, position: np.ndarray) -> np.ndarray:
