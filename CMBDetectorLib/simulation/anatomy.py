@@ -70,7 +70,7 @@ class Template:
 
     def in_ventricle(self, mni_mm: np.ndarray) -> np.ndarray:
         """Tell for positions (n, 3; MNI mm) whether they lie in a ventricle."""
-        return self.ventricle[tuple(np.round(mni_mm - TEMPLATE_TO_RAS[:3, 3]).astype(int).T)] < _IN_VENTRICLE_MM
+        return self.ventricle[voxels_at(mni_mm)] < _IN_VENTRICLE_MM
 
     @functools.cached_property
     def locations(self) -> dict[str, np.ndarray]:
@@ -82,6 +82,11 @@ class Template:
         centre = (np.abs(x) < 37) & (y > -42) & (y < 28) & (z > -9) & (z < 28) & (self.depth > 26)
         classes = {LOBAR: tissue & ~below & ~centre, DEEP: tissue & centre & ~below, INFRATENTORIAL: tissue & below}
         return {name: np.argwhere(mask) for name, mask in classes.items()}
+
+
+def voxels_at(mni_mm: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return the voxels nearest to positions (n, 3; MNI mm) as an index into the template's maps: i, j, k (n,)."""
+    return tuple(np.round(mni_mm - TEMPLATE_TO_RAS[:3, 3]).astype(int).T)
 
 
 @functools.lru_cache(maxsize=1)

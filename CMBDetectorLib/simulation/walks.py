@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from CMBDetectorLib.simulation.anatomy import TEMPLATE_TO_RAS, Template
+from CMBDetectorLib.simulation.anatomy import TEMPLATE_TO_RAS, Template, voxels_at
 
 _SHORTEST = 5  # mm
 
@@ -47,7 +47,7 @@ def walk(
 def while_in(field: np.ndarray, least: float, line: np.ndarray) -> np.ndarray | None:
     """Return a line (n, 3; MNI mm) up to where a map of the template falls to ``least`` for 3 mm or more; None if it is
     short by then."""
-    inside = field[tuple(np.round(line - TEMPLATE_TO_RAS[:3, 3]).astype(int).T)] > least
+    inside = field[voxels_at(line)] > least
     out = ndimage.binary_opening(~inside, np.ones(3))
     line = line[: int(np.argmax(out))] if out.any() else line
     return line if len(line) >= _SHORTEST else None

@@ -79,9 +79,8 @@ def test_arteries_filled_by_fresh_blood_are_fainter() -> None:
 def test_the_plexus_lies_in_the_ventricles(template: anatomy.Template) -> None:
     plexus = [v for v in cisterns.draw_choroid(np.random.default_rng(4), template) if v.kind == CHOROID]
     dots = np.concatenate([v.points_mm for v in plexus])
-    index = np.round(dots - anatomy.TEMPLATE_TO_RAS[:3, 3]).astype(int)
     assert len(dots) > 50
-    assert template.ventricle[tuple(index.T)].max() < 1
+    assert template.ventricle[anatomy.voxels_at(dots)].max() < 1
     assert {float(np.sign(x)) for x in dots[:, 0]} == {1.0, -1.0}
 
 
@@ -115,8 +114,7 @@ def test_no_wide_vessel_ends_bluntly_by_itself(template: anatomy.Template, famil
             goes_on = any(
                 owner[k] != number and tubes[owner[k]].radius_mm > radius / 2 for k in tree.query_ball_point(end, 4)
             )
-            index = tuple(np.round(end - anatomy.TEMPLATE_TO_RAS[:3, 3]).astype(int))
-            if radius > 0.35 and not goes_on and template.depth[index] > 3:
+            if radius > 0.35 and not goes_on and template.depth[anatomy.voxels_at(end)] > 3:
                 free.append((tube.kind, radius, end))
     assert len(free) <= 4, free
     assert max(v.radius_mm for v in tubes) > 2
@@ -131,11 +129,7 @@ def test_a_wide_dark_vessel_lies_in_fluid_that_shows_and_those_in_tissue_are_fai
     assert len(in_tissue) > 20
     assert len(wide) - len(in_tissue) > 20
     assert max(v.strength for v in in_tissue) <= 0.5
-    wet = [
-        template.smooth["csf"][tuple(np.round(v.points_mm - anatomy.TEMPLATE_TO_RAS[:3, 3]).astype(int).T)] > 0.2
-        for v in wide
-        if v.strength == 1
-    ]
+    wet = [template.smooth["csf"][anatomy.voxels_at(v.points_mm)] > 0.2 for v in wide if v.strength == 1]
     assert np.mean(np.concatenate(wet)) > 0.9
 
 
