@@ -31,6 +31,11 @@ class Grid:
         return np.linalg.norm(self.affine[:3, :3], axis=0)
 
     @property
+    def stored_axes(self) -> np.ndarray:
+        """Unit vectors of i, j and k of the scan as written, in RAS, as columns (3, 3)."""
+        return self.stored_affine[:3, :3] / np.linalg.norm(self.stored_affine[:3, :3], axis=0)
+
+    @property
     def b(self) -> np.ndarray:
         """Unit vector of B0 (along S) in the axes of the grid."""
         return (self.affine[:3, :3] / self.spacing).T @ np.array([0.0, 0.0, 1.0])

@@ -22,11 +22,12 @@ from CMBDetectorLib.simulation.protocols import Protocol
 from CMBDetectorLib.simulation.raster import rasterise
 from CMBDetectorLib.simulation.tissue import draw_values, iron_map
 from CMBDetectorLib.simulation.vessels import Sheet, Vessel, draw_vessels
+from CMBDetectorLib.simulation.visibility import least_contrast, told_apart
 from CMBDetectorLib.volume import Volume
 
 _B0 = (0.0, 0.0, 1.0)  # in RAS
 _MOST_IN_CROP = 6
-_WIDTH_BY_GAP = 0.75  # neighbours in a cluster stay apart
+_WIDTH_BY_GAP = 0.65  # neighbours in a cluster stay apart
 _STAGES = (("anatomy", 4), ("vessels", 6), ("tissue", 18), ("acquisition", 10), ("measurement", 1))
 
 
@@ -73,8 +74,9 @@ def simulate_head(
 
     near = (centre_mni, 0.6 * float(np.linalg.norm(np.multiply(protocol.spacing_mm, protocol.shape))))
     near = near if protocol.crop else None
-    places = draw_places(rng, microbleeds, template, warp, vessels, iron, protocol.family, allowed, near)
-    bleeds = [_bleed(rng, place, protocol, grid) for place in places]
+    apart = told_apart(protocol, grid.stored_axes)
+    places = draw_places(rng, microbleeds, template, warp, vessels, iron, protocol.family, allowed, apart, near)
+    bleeds = [_bleed(rng, place, anatomy, protocol, grid) for place in places]
     others = _others(rng, anatomy, places)
     box = head_box(anatomy, grid)
     maps = rasterise(vessels, *part_of(grid, box), _B0, rng)
@@ -90,7 +92,7 @@ def simulate_head(
     found = [_seen_bleed(place, bleed, scan, brain, white) for place, bleed in zip(places, bleeds, strict=True)]
     deceiving = [(inclusion.centre_mm, kind) for inclusion, kind in others]
     deceiving += mimics.iron_spots(nuclei, warp, protocol)
-    deceiving += mimics.vessel_spots(rng, vessels, grid.stored_affine[:3, 2] / protocol.spacing_mm[2], protocol)
+    deceiving += mimics.vessel_spots(rng, vessels, grid.stored_axes[:, 2], protocol)
     shown = mimics.seen(deceiving, scan, brain, found, white)
     progress.report("measurement", 1, 1)
     return SimulatedScan(scan, brain, found, shown)
@@ -113,8 +115,10 @@ def _bent(vessels: list[Vessel | Sheet], warp: Warp) -> list[Vessel | Sheet]:
     return [replace(vessel, points_mm=line) for vessel, line in zip(vessels, lines, strict=True)]
 
 
-def _bleed(rng: np.random.Generator, place: Place, protocol: Protocol, grid: Grid) -> Inclusion:
+def _bleed(rng: np.random.Generator, place: Place, anatomy: Anatomy, protocol: Protocol, grid: Grid) -> Inclusion:
     look = draw_look(rng, protocol, _WIDTH_BY_GAP * place.gap_mm)
+    least = least_contrast(anatomy.iron, anatomy.warp.transform(), place.head_mm, protocol, grid.stored_axes)
+    look = replace(look, contrast=max(look.contrast, least))
     return bleed_with_look(rng, place.head_mm, look, protocol, grid.stored_affine, _B0)
 
 

@@ -24,7 +24,6 @@ _PATTERNS = (
 _CLUSTER = 0.16
 _MOST_IN_CLUSTER = 8
 _CLUSTER_GAP_MM = {DEEP: (2.5, 4.2), LOBAR: (2.7, 5.0), INFRATENTORIAL: (2.5, 4.5)}
-_LEAST_GAP_MM = 2.5
 _APART_MM = 9.0
 _IN_IRON = 0.65
 _AT_FLUID = 0.12
@@ -67,11 +66,13 @@ def draw_places(
     iron: sitk.Image,
     family: str,
     allowed: Callable[[np.ndarray], np.ndarray],
+    apart: np.ndarray,
     near: tuple[np.ndarray, float] | None = None,
 ) -> list[Place]:
     """Return exactly ``count`` places that ``allowed`` (positions (n, 3) RAS mm -> bool (n,)) lets through.
 
     A third lie in clusters of 2 to 8, 2.5-5 mm apart; none lies on a vessel. ``iron`` (MNI mm, ppm) draws deep ones.
+    ``apart`` (3, 3) says which neighbours are two: :func:`CMBDetectorLib.simulation.visibility.told_apart`.
     ``near`` (MNI mm (3,), radius in mm) says where in the brain to look, for a small field of view.
     """
     voxels = _voxels(template)
@@ -88,7 +89,7 @@ def draw_places(
         beside = pending > 0
         if beside:
             candidate = _next_to(rng, parent, warp, voxels[parent.location], allowed)
-            pending -= rng.random() < 0.1  # some clusters have no room left
+            pending -= rng.random() < 0.05  # some clusters have no room left
             if candidate is None:
                 continue
         else:
@@ -96,8 +97,10 @@ def draw_places(
             chosen = _anywhere(rng, pools[name])
             candidate = Place(pools[name].mni_mm[chosen], pools[name].head_mm[chosen], name)
         head = candidate.head_mm
-        gap = min((float(np.linalg.norm(head - place.head_mm)) for place in places), default=99.0)
-        if gap < (_LEAST_GAP_MM if beside else _APART_MM * patience):
+        ways = head - np.array([place.head_mm for place in places]).reshape(-1, 3)
+        if np.linalg.norm(ways @ apart.T, axis=1).min(initial=np.inf) < min(1.0, 4 * patience):
+            continue
+        if not beside and np.linalg.norm(ways, axis=1).min(initial=np.inf) < _APART_MM * patience:
             continue
         away, nearest = tree.query(head)
         if away - radii[nearest] < 1.3 * patience:

@@ -1,0 +1,55 @@
+"""What a reader of the scan can tell: two neighbours as two, and a microbleed from the iron that it lies in.
+
+Labels of real scans hold only what somebody saw. A simulated microbleed that nobody can see teaches that dark iron is
+a microbleed, and counts as missed by a detector that knows better.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+
+from CMBDetectorLib.simulation.fields import sample
+from CMBDetectorLib.simulation.looks import point_spread
+from CMBDetectorLib.simulation.physics import iron_decay
+from CMBDetectorLib.simulation.protocols import Protocol
+
+_LEAST_GAP_MM = 2.5
+_POINT_SPREADS_APART = 1.6
+_SLICES_APART = 2.0  # from one to the next but one: between them is a slice that shows neither
+_DARKER = 0.75  # of the darkest iron in reach
+_REACH_MM, _STEP_MM = 3.0, 0.75
+_MOST_CONTRAST = 0.9
+
+
+def told_apart(protocol: Protocol, axes: np.ndarray) -> np.ndarray:
+    """Return the matrix (3, 3) that takes the way between two microbleeds (RAS mm) to one of length 1 or more if the
+    scan shows them as two.
+
+    ``axes`` (3, 3) are the unit vectors of the stored image's i, j and k in RAS, as columns.
+    """
+    in_slice = np.maximum(_LEAST_GAP_MM, _POINT_SPREADS_APART * point_spread(protocol))
+    through = max(_LEAST_GAP_MM, _SLICES_APART * protocol.spacing_mm[2])
+    return axes.T / np.array([*in_slice, through])[:, None]
+
+
+def least_contrast(
+    iron: sitk.Image, to_template: sitk.Transform, head_mm: np.ndarray, protocol: Protocol, axes: np.ndarray
+) -> float:
+    """Return the contrast (1 - signal with / without it) from which a microbleed at ``head_mm`` (3,), RAS mm, is a
+    quarter darker than the darkest iron within 3 mm of it in its slice; at most 0.9.
+
+    ``iron`` is in MNI mm and ppm, ``to_template`` takes RAS mm of the head there, ``axes`` as in :func:`told_apart`.
+    """
+    half = round(_REACH_MM / _STEP_MM)
+    thickness = protocol.spacing_mm[2] * protocol.thickness
+    layers = max(1, round(thickness))
+    shape = (2 * half + 1, 2 * half + 1, layers)
+    steps = np.array([_STEP_MM, _STEP_MM, thickness / layers])
+    affine = np.eye(4)
+    affine[:3, :3] = axes * steps
+    affine[:3, 3] = head_mm - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    left = iron_decay(sample(iron, affine, shape, to_template)[0], protocol).mean(-1)
+    away = _STEP_MM * np.hypot(*np.ogrid[-half : half + 1, -half : half + 1])
+    darkest = float(left[away <= _REACH_MM].min())
+    return min(_MOST_CONTRAST, 1 - _DARKER * darkest / float(left[half, half]))
