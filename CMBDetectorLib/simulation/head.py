@@ -22,7 +22,7 @@ from CMBDetectorLib.simulation.protocols import Protocol
 from CMBDetectorLib.simulation.raster import rasterise
 from CMBDetectorLib.simulation.tissue import draw_values, iron_map
 from CMBDetectorLib.simulation.vessels import Sheet, Vessel, draw_vessels
-from CMBDetectorLib.simulation.visibility import least_contrast, told_apart
+from CMBDetectorLib.simulation.visibility import least_contrast
 from CMBDetectorLib.volume import Volume
 
 _B0 = (0.0, 0.0, 1.0)  # in RAS
@@ -74,8 +74,8 @@ def simulate_head(
 
     near = (centre_mni, 0.6 * float(np.linalg.norm(np.multiply(protocol.spacing_mm, protocol.shape))))
     near = near if protocol.crop else None
-    apart = told_apart(protocol, grid.stored_axes)
-    places = draw_places(rng, microbleeds, template, warp, vessels, iron, protocol.family, allowed, apart, near)
+    axes = grid.stored_axes
+    places = draw_places(rng, microbleeds, template, warp, vessels, iron, protocol, axes, allowed, near)
     bleeds = [_bleed(rng, place, anatomy, protocol, grid) for place in places]
     others = _others(rng, anatomy, places)
     box = head_box(anatomy, grid)

@@ -11,7 +11,9 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from CMBDetectorLib.simulation.anatomy import DEEP, INFRATENTORIAL, LOBAR, TEMPLATE_TO_RAS, Template, Warp
+from CMBDetectorLib.simulation.protocols import Protocol
 from CMBDetectorLib.simulation.tubes import ARTERY, VEIN, Sheet, Vessel
+from CMBDetectorLib.simulation.visibility import is_light_around, told_apart
 
 IN_CLUSTER_MM = 5.0
 _POOL = 40_000
@@ -64,21 +66,26 @@ def draw_places(
     warp: Warp,
     vessels: list[Vessel | Sheet],
     iron: sitk.Image,
-    family: str,
+    protocol: Protocol,
+    axes: np.ndarray,
     allowed: Callable[[np.ndarray], np.ndarray],
-    apart: np.ndarray,
     near: tuple[np.ndarray, float] | None = None,
 ) -> list[Place]:
     """Return exactly ``count`` places that ``allowed`` (positions (n, 3) RAS mm -> bool (n,)) lets through.
 
     A third lie in clusters of 2 to 8, 2.5-5 mm apart; none lies on a vessel. ``iron`` (MNI mm, ppm) draws deep ones.
-    ``apart`` (3, 3) says which neighbours are two: :func:`CMBDetectorLib.simulation.visibility.told_apart`.
+    ``axes`` (3, 3) are the unit vectors of the scan's i, j and k in RAS, as columns.
     ``near`` (MNI mm (3,), radius in mm) says where in the brain to look, for a small field of view.
     """
+    apart = told_apart(protocol, axes)
+
+    def fits(mni_mm: np.ndarray, head_mm: np.ndarray) -> np.ndarray:
+        return allowed(head_mm) & is_light_around(iron, mni_mm, protocol)
+
     voxels = _voxels(template)
-    pools = {name: _pool(rng, index, template, warp, iron, allowed, near) for name, index in voxels.items()}
+    pools = {name: _pool(rng, index, template, warp, iron, fits, near) for name, index in voxels.items()}
     tree, radii = _vessel_tree(vessels)
-    weights = _weights(rng, family, pools)
+    weights = _weights(rng, protocol.family, pools)
     places: list[Place] = []
     pending, parent = 0, None
     # The rules are loosened as attempts fail, so that any count fits into any field of view.
@@ -88,7 +95,7 @@ def draw_places(
         patience = 1.0 - attempt / (400 * count)
         beside = pending > 0
         if beside:
-            candidate = _next_to(rng, parent, warp, voxels[parent.location], allowed)
+            candidate = _next_to(rng, parent, warp, voxels[parent.location], fits)
             pending -= rng.random() < 0.05  # some clusters have no room left
             if candidate is None:
                 continue
@@ -142,17 +149,17 @@ def _next_to(
     parent: Place,
     warp: Warp,
     voxels: np.ndarray,
-    allowed: Callable[[np.ndarray], np.ndarray],
+    fits: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> Place | None:
     """Return a place at a drawn distance from ``parent``, more often beside it than above or below; None if that is
     not within the ``voxels`` (n, 3) of its class."""
     way = rng.standard_normal(3) * (1, 1, 0.2 if rng.random() < 0.5 else 1)
     goal = parent.head_mm + way / np.linalg.norm(way) * rng.uniform(*_CLUSTER_GAP_MM[parent.location])
-    mni = warp.to_template(goal[None])[0]
+    mni = warp.to_template(goal[None])
     index = np.round(mni - TEMPLATE_TO_RAS[:3, 3])
-    if not allowed(goal[None])[0] or not (np.abs(voxels - index).max(1) < 0.5).any():
+    if not fits(mni, goal[None])[0] or not (np.abs(voxels - index[0]).max(1) < 0.5).any():
         return None
-    return Place(mni, goal, parent.location)
+    return Place(mni[0], goal, parent.location)
 
 
 def _voxels(template: Template) -> dict[str, np.ndarray]:
@@ -170,17 +177,17 @@ def _pool(
     template: Template,
     warp: Warp,
     iron: sitk.Image,
-    allowed: Callable[[np.ndarray], np.ndarray],
+    fits: Callable[[np.ndarray, np.ndarray], np.ndarray],
     near: tuple[np.ndarray, float] | None,
 ) -> _Pool:
-    """Return positions within template voxels that ``allowed`` lets through, at most 40000."""
+    """Return positions within template voxels that ``fits`` (MNI mm, RAS mm) lets through, at most 40000."""
     if near is not None:
         index = index[np.linalg.norm(index + TEMPLATE_TO_RAS[:3, 3] - near[0], axis=1) < near[1]]
     if len(index) > _POOL:
         index = index[rng.choice(len(index), _POOL, replace=False)]
     mni = index + TEMPLATE_TO_RAS[:3, 3] + rng.uniform(-0.5, 0.5, index.shape)
     head = warp.to_head(mni)
-    inside = allowed(head)
+    inside = fits(mni, head)
     index, mni, head = index[inside], mni[inside], head[inside]
     return _Pool(mni, head, np.flatnonzero(_in_or_at_iron(mni, iron)), np.flatnonzero(_at_fluid(index, template)))
 

@@ -20,6 +20,10 @@ _SLICES_APART = 2.0  # from one to the next but one: between them is a slice tha
 _DARKER = 0.75  # of the darkest iron in reach
 _REACH_MM, _STEP_MM = 3.0, 0.75
 _MOST_CONTRAST = 0.9
+# What iron leaves of the signal around: the background of a real microbleed is 0.35 at the least, white matter 0.49.
+_LEAST_BACKGROUND = 0.7
+_BACKGROUND_MM = (4.0, 6.0)
+_LOOKS = 40
 
 
 def told_apart(protocol: Protocol, axes: np.ndarray) -> np.ndarray:
@@ -31,6 +35,22 @@ def told_apart(protocol: Protocol, axes: np.ndarray) -> np.ndarray:
     in_slice = np.maximum(_LEAST_GAP_MM, _POINT_SPREADS_APART * point_spread(protocol))
     through = max(_LEAST_GAP_MM, _SLICES_APART * protocol.spacing_mm[2])
     return axes.T / np.array([*in_slice, through])[:, None]
+
+
+def is_light_around(iron: sitk.Image, mni_mm: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """Tell for positions (n, 3; MNI mm) whether ``iron`` (MNI mm, ppm) leaves more than 0.7 of the signal 4 to 6 mm
+    away: in a black nucleus nobody sees a black spot."""
+    ways = np.random.default_rng(0).standard_normal((_LOOKS, 3))
+    ways *= (np.linspace(*_BACKGROUND_MM, _LOOKS) / np.linalg.norm(ways, axis=1))[:, None]
+    amount = sitk.GetArrayViewFromImage(iron).reshape(iron.GetSize()[::-1])
+    size = np.array(iron.GetSize())
+    light = np.zeros(len(mni_mm), int)
+    for way in ways:
+        index = np.round((mni_mm + way - np.array(iron.GetOrigin())) / iron.GetSpacing()).astype(int)
+        within = ((index >= 0) & (index < size)).all(1)
+        i, j, k = np.clip(index, 0, size - 1).T
+        light += iron_decay(np.where(within, amount[k, j, i], 0), protocol) > _LEAST_BACKGROUND
+    return np.asarray(light > _LOOKS / 2)
 
 
 def least_contrast(

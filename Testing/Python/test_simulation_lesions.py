@@ -20,7 +20,6 @@ from CMBDetectorLib.simulation.places import draw_places
 from CMBDetectorLib.simulation.protocols import PROTOCOLS
 from CMBDetectorLib.simulation.tissue import iron_map
 from CMBDetectorLib.simulation.vessels import VEIN, Vessel
-from CMBDetectorLib.simulation.visibility import told_apart
 from CMBDetectorLib.volume import Volume
 
 
@@ -90,8 +89,10 @@ def test_places_cluster_and_follow_iron() -> None:
         rng = np.random.default_rng(seed)
         warp = anatomy.Warp(rng)
         iron, _ = iron_map(rng)
-        apart = told_apart(PROTOCOLS["gre-3mm"], np.eye(3))
-        places = draw_places(rng, 20, template, warp, [vein], iron, "t2star", lambda at: np.ones(len(at), bool), apart)
+        protocol = PROTOCOLS["gre-3mm"]
+        places = draw_places(
+            rng, 20, template, warp, [vein], iron, protocol, np.eye(3), lambda at: np.ones(len(at), bool)
+        )
         assert len(places) == 20
         gaps += [place.gap_mm for place in places]
         assert all(place.in_cluster == (place.gap_mm < 5) for place in places)

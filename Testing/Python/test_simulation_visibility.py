@@ -13,7 +13,7 @@ from CMBDetectorLib.simulation.places import draw_places
 from CMBDetectorLib.simulation.protocols import PROTOCOLS
 from CMBDetectorLib.simulation.tissue import iron_map
 from CMBDetectorLib.simulation.vessels import VEIN, Vessel
-from CMBDetectorLib.simulation.visibility import least_contrast, told_apart
+from CMBDetectorLib.simulation.visibility import is_light_around, least_contrast
 
 _OBLIQUE = anatomy.rotation(0, 0.2) @ anatomy.rotation(2, 0.05) @ np.diag([-1.0, 1.0, 1.0])
 """Axes of a scan stored with its left and right exchanged, turned by 12 degrees."""
@@ -27,10 +27,7 @@ def test_neighbours_are_two_on_the_scan(name: str) -> None:
     warp = anatomy.Warp(rng)
     iron, _ = iron_map(rng)
     vein = Vessel(np.array([[80.0, 0, 0], [80.0, 1, 0]]), 0.5, VEIN, 0.5)
-    apart = told_apart(protocol, _OBLIQUE)
-    places = draw_places(
-        rng, 40, template, warp, [vein], iron, protocol.family, lambda at: np.ones(len(at), bool), apart
-    )
+    places = draw_places(rng, 40, template, warp, [vein], iron, protocol, _OBLIQUE, lambda at: np.ones(len(at), bool))
     heads = np.array([place.head_mm for place in places])
     pairs = [(a, b) for a in range(len(heads)) for b in range(a)]
     i, j, k = (np.array([heads[a] - heads[b] for a, b in pairs]) @ _OBLIQUE).T
@@ -57,9 +54,18 @@ def test_a_microbleed_in_iron_is_darker_than_the_iron_beside_it_in_its_slice() -
         assert least(1.5 * k, thick) < least(2 * i, thick)  # half of a thick slice
 
 
-def _iron(way_mm: np.ndarray, chi: float = 0.3) -> sitk.Image:
-    """Return iron (ppm, MNI mm) in a ball of 1.5 mm at ``way_mm`` and nowhere else."""
+def test_no_microbleed_lies_in_a_black_nucleus() -> None:
+    protocol = PROTOCOLS["gre-3mm"]
+    middle = np.zeros((1, 3))
+    assert is_light_around(_iron(np.zeros(3)), middle, protocol).all()
+    assert not is_light_around(_iron(np.zeros(3), radius_mm=9), middle, protocol).any()
+    assert is_light_around(_iron(np.zeros(3), radius_mm=9), middle + np.array([0, 9, 0]), protocol).all()  # at its edge
+    assert is_light_around(_iron(np.zeros(3), chi=0.05, radius_mm=9), middle, protocol).all()
+
+
+def _iron(way_mm: np.ndarray, chi: float = 0.3, radius_mm: float = 1.5) -> sitk.Image:
+    """Return iron (ppm, MNI mm) in a ball of ``radius_mm`` at ``way_mm`` and nowhere else."""
     affine = np.eye(4)
     affine[:3, 3] = -12
     at = np.stack(np.meshgrid(*[np.arange(25) - 12.0] * 3, indexing="ij"), -1)
-    return to_image([np.where(np.linalg.norm(at - way_mm, axis=-1) <= 1.5, chi, 0)], affine)
+    return to_image([np.where(np.linalg.norm(at - way_mm, axis=-1) <= radius_mm, chi, 0)], affine)
