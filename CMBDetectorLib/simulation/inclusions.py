@@ -15,6 +15,7 @@ _WIDEST_MM = 9.0
 _FAINTEST_PHASE = 0.15
 _REMAINING_WATER = {True: 0.9, False: 0.25}  # blood products keep their water, calcium and bone have little
 _MOST_IN_ROW = 6
+_SHELL_SPHERES = 30
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,21 @@ def row(rng: np.random.Generator, centre_mm: np.ndarray, radius_mm: float, lengt
 
 
 def popcorn(rng: np.random.Generator, centre_mm: np.ndarray, diameter_mm: float, chi: float) -> Inclusion:
-    """Return a cavernous malformation: a ragged shell of blood around a core that still sends a signal."""
+    """Return a cavernous malformation: a ragged, closed shell of blood around a core that still sends a signal.
+
+    Beads with tissue between them would be a cluster of microbleeds.
+    """
     radius = diameter_mm / 2
-    count = int(np.clip(diameter_mm * 2, 8, 22))
-    way = rng.standard_normal((count, 3))
+    way = rng.standard_normal((_SHELL_SPHERES, 3))
+    # Evenly around, or chance would leave gaps: each moves away from the others a few times.
+    for _ in range(12):
+        way /= np.linalg.norm(way, axis=1, keepdims=True)
+        apart = way[:, None] - way
+        distance = np.linalg.norm(apart, axis=-1) + np.eye(len(way))
+        way = way + 0.02 * (apart / distance[..., None] ** 3).sum(1)
     way /= np.linalg.norm(way, axis=1, keepdims=True)
-    offsets = way * radius * rng.uniform(0.6, 0.95, (count, 1))
-    return Inclusion(np.asarray(centre_mm, float) + offsets, radius * rng.uniform(0.15, 0.32, count), chi)
+    offsets = way * radius * rng.uniform(0.65, 0.85, (_SHELL_SPHERES, 1))
+    return Inclusion(np.asarray(centre_mm, float) + offsets, radius * rng.uniform(0.25, 0.36, _SHELL_SPHERES), chi)
 
 
 def unit(offsets_mm: np.ndarray, inclusion: Inclusion, protocol: Protocol, b: Sequence[float]) -> Unit:

@@ -11,7 +11,7 @@ from CMBDetectorLib.simulation.anatomy import LOBAR, TEMPLATE_TO_RAS, Template, 
 MOST_MICROBLEEDS = 83
 CALCIUM_CHI = -3.3
 BONE_CHI = -2.1
-_MALFORMED = 0.05  # share of heads with a cavernous malformation
+_MALFORMED = 0.02  # share of heads with a cavernous malformation; of people about 0.5 %
 _MALFORMATION_APART_MM = 14.0
 # Anywhere in the brain, a head: calcium in pineal gland, plexus and pallidum is frequent, alone in tissue it is rare;
 # nothing in a magnitude image tells such a one from a microbleed.
