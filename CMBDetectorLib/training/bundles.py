@@ -22,6 +22,7 @@ from CMBDetectorLib.networks import backend
 from CMBDetectorLib.networks.catalogue import build, window
 from CMBDetectorLib.networks.cnn import build_cnn, refold, unfold
 from CMBDetectorLib.networks.unet import lower_likelihood
+from CMBDetectorLib.networks.widening import widened
 from CMBDetectorLib.progress import Part, Progress
 from CMBDetectorLib.training.cases import PreparedCase
 from CMBDetectorLib.training.fitting import POSITIVE_WEIGHT, fit
@@ -74,7 +75,8 @@ def train_networks(
     """Train both stages on ``cases``; checkpoints and mimics are kept in the folder ``work``.
 
     What ``work`` already holds of the same recipe is not done again. The networks of ``start``, which must have the
-    architectures of ``settings``, are trained further instead of new ones; with ``keep_unets`` only its CNNs.
+    architectures of ``settings`` (its CNNs may have fewer channels), are trained further instead of new ones; with
+    ``keep_unets`` only its CNNs.
 
     Raises:
         BadInputError: ``work`` holds a run with other settings.
@@ -148,7 +150,7 @@ def _fit_cnns(
         seed, weigh = network_seed(settings.seed, name), _Rounds(sampler, cnn, work / f"{name}-mimics.npz", unfolded)
         initial = None
         if start is not None:
-            initial = _network(start, "cnns", number).get_weights()
+            initial = _cnn_weights(start, number, architecture)
             if unfolded:
                 initial = [w.reshape(new.shape) for w, new in zip(initial, make().get_weights(), strict=True)]
         model = fit(make, sample, cnn, batch, seed, work / f"{name}.npz", part, name, initial, weigh)
@@ -160,6 +162,16 @@ def _network(bundle: Bundle, kind: str, number: int) -> Any:
     """Return network ``number`` of ``kind`` of a bundle; where it has fewer, they are taken in turn."""
     networks = bundle.networks(kind)
     return backend.load(networks[number % len(networks)][0])
+
+
+def _cnn_weights(bundle: Bundle, number: int, architecture: dict[str, Any]) -> list[np.ndarray]:
+    """Return the weights of CNN ``number`` of a bundle, with the channels of ``architecture``."""
+    networks = bundle.networks("cnns")
+    known, model = networks[number % len(networks)][1], _network(bundle, "cnns", number)
+    if known != architecture:
+        model = widened(model, architecture)
+    weights: list[np.ndarray] = model.get_weights()
+    return weights
 
 
 class _Rounds:

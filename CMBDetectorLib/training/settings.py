@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.networks.cnn import DEFAULT_CNN
 from CMBDetectorLib.networks.context import DEFAULT_CONTEXT
 from CMBDetectorLib.networks.unet import CONTEXT_UNET, DEFAULT_UNET
+from CMBDetectorLib.networks.widening import widened_architecture
 from CMBDetectorLib.preprocessing.pipeline import MODEL_SPACING_MM
 
 
@@ -84,6 +85,8 @@ RECIPES = {"paper": {}, "context": _CONTEXT}
 
 _FURTHER_RATE = 0.25
 """Learning rate of networks that are trained further, against that of new ones."""
+_WIDENED_RATE = 0.5
+"""The same for CNNs that have got new channels."""
 
 
 def recipe_of(card: Mapping[str, Any]) -> str:
@@ -91,19 +94,28 @@ def recipe_of(card: Mapping[str, Any]) -> str:
     return str(card.get("training", {}).get("settings", {}).get("recipe", "paper"))
 
 
-def further(settings: TrainingSettings, card: Mapping[str, Any]) -> TrainingSettings:
+def further(
+    settings: TrainingSettings, card: Mapping[str, Any], cnn_channels: Sequence[int] | None = None
+) -> TrainingSettings:
     """Return ``settings`` for training the networks of a model further: its architectures, smaller steps.
 
-    ``card`` is the model's.
+    ``card`` is the model's. Its CNNs get ``cnn_channels`` (one number a level) where these are given.
+
+    Raises:
+        ModelError: its CNNs cannot have these channels.
     """
     networks = card["networks"]
+    cnn_architecture = networks["cnns"][0]["architecture"]
+    cnn_rate = _FURTHER_RATE
+    if cnn_channels is not None:
+        cnn_architecture, cnn_rate = widened_architecture(cnn_architecture, cnn_channels), _WIDENED_RATE
     return replace(
         settings,
         spacing_mm=tuple(card["spacing_mm"]),
         unet=replace(settings.unet, learning_rate=settings.unet.learning_rate * _FURTHER_RATE),
-        cnn=replace(settings.cnn, learning_rate=settings.cnn.learning_rate * _FURTHER_RATE),
+        cnn=replace(settings.cnn, learning_rate=settings.cnn.learning_rate * cnn_rate),
         unet_architecture=networks["unets"][0]["architecture"],
-        cnn_architecture=networks["cnns"][0]["architecture"],
+        cnn_architecture=cnn_architecture,
     )
 
 

@@ -155,6 +155,22 @@ def test_unets_can_only_be_kept_of_a_model(worker, crops, tmp_path):
     assert "--from" in refused.events[-1]["hint"]
 
 
+def test_a_model_s_cnns_are_widened(worker, crops, tmp_path):
+    short = ("--tiny", "--epochs", 1, "--steps", 2, "--seed", 3, "--cases", tmp_path / "cases")
+    first = worker("train", crops, "--output", tmp_path / "first", *short, "--recipe", "context")
+    assert first.code == 0, first.stderr[-2000:]
+    known = load_bundle(tmp_path / "first").networks("cnns")[0][1]["channels"]
+    further = (*short, "--from", tmp_path / "first", "--keep-unets", "--cnn-channels")
+    refused = worker("train", crops, "--output", tmp_path / "narrow", *further, *[n - 1 for n in known])
+    assert refused.code != 0
+    assert "cannot become" in refused.events[-1]["message"]
+    wide = worker("train", crops, "--output", tmp_path / "wide", *further, *[n + 2 for n in known])
+    assert wide.code == 0, wide.stderr[-2000:]
+    path, architecture = load_bundle(tmp_path / "wide").networks("cnns")[0]
+    assert architecture["channels"] == [n + 2 for n in known]
+    assert backend.load(path).get_layer("near0a_conv").get_weights()[0].shape[-1] == known[0] + 2
+
+
 def test_where_a_model_shows_candidates_is_measured(worker, crops, tiny_model, tmp_path):
     import shutil
 

@@ -58,6 +58,9 @@ def _add_options(parser: argparse.ArgumentParser, output: str) -> None:
     )
     parser.add_argument("--from", dest="start", metavar="MODEL", help="train the networks of this model further")
     parser.add_argument("--keep-unets", action="store_true", help="train only the CNNs of that model further")
+    parser.add_argument(
+        "--cnn-channels", type=whole_number, nargs="+", metavar="N", help="widen the CNNs of that model to N a level"
+    )
     parser.add_argument("--cases", type=Path, metavar="DIR", help="folder where preprocessed scans are kept and reused")
     parser.add_argument("--tiny", action="store_true", help="small networks, to try things out")
     add_brain_mask(parser, default="dataset")
@@ -132,10 +135,12 @@ def _prepare(
     start = load_bundle(options.start) if options.start else None
     if options.keep_unets and start is None:
         raise BadInputError("There are no U-Nets to keep.", "Name their model with --from.")
+    if options.cnn_channels and start is None:
+        raise BadInputError("There are no CNNs to widen.", "Name their model with --from.")
     recipe = recipe_of(start.card) if start is not None else options.recipe
     settings = settings_from(options.seed, options.epochs, options.steps, options.tiny, recipe, options.cnn_epochs)
     if start is not None:
-        settings = replace(further(settings, start.card), keep_unets=options.keep_unets)
+        settings = replace(further(settings, start.card, options.cnn_channels), keep_unets=options.keep_unets)
         extra = {**extra, "start": start.checksum}
     cases = read_datasets(options.dataset)
     work = options.work or options.output.with_name(options.output.name + ".work")
