@@ -4,6 +4,7 @@
 # ruff: noqa: F811
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 
@@ -229,7 +230,7 @@ def test_dragging_tells_the_last_value_and_not_every_one(host, slider):
     for step in range(100, 700, 5):
         slider.slider.value = step
         host.process_events()
-    slowest = 2 + (time.perf_counter() - begin) / 0.03
+    slowest = 2 + math.ceil((time.perf_counter() - begin) / 0.03)  # an interval begun may tell, too
     host.wait_until(lambda: slider.told and slider.told[-1] == 0.695)
     assert len(slider.told) <= slowest
     assert slider.spin_box.value == pytest.approx(0.695, abs=0.006)
