@@ -198,7 +198,7 @@ def test_several_scans_wait_for_their_turn(host, panels, crops, tiny_model):
     assert not ui.queueButton.enabled
     host.wait_until(lambda: not panels.logic.is_running, 240)
     assert record_node(first).GetNumberOfControlPoints() > 0
-    assert record_node(second) is not None  # what the tiny model finds there is not the point
+    assert record_node_or_none(second) is not None  # what the tiny model finds there is not the point
     assert panels.review.scan is second
 
 
