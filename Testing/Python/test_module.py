@@ -184,7 +184,7 @@ def test_a_killed_worker_becomes_a_sentence_and_the_next_run_works(host, panels,
 
 
 def test_several_scans_wait_for_their_turn(host, panels, crops, tiny_model):
-    cases = read_dataset(crops)[:2]
+    cases = read_dataset(crops)[:3:2]
     first, second = (host.load_volume(case.scan) for case in cases)
     parameters, ui = panels.detect.parameters, panels.detect.ui
     parameters.model = str(tiny_model)
@@ -198,7 +198,7 @@ def test_several_scans_wait_for_their_turn(host, panels, crops, tiny_model):
     assert not ui.queueButton.enabled
     host.wait_until(lambda: not panels.logic.is_running, 240)
     assert record_node(first).GetNumberOfControlPoints() > 0
-    assert record_node_or_none(second) is not None  # what the tiny model finds there is not the point
+    assert record_node(second).GetNumberOfControlPoints() > 0
     assert panels.review.scan is second
 
 
