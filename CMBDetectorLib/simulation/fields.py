@@ -28,6 +28,15 @@ def to_image(maps: Sequence[np.ndarray], ijk_to_ras: np.ndarray) -> sitk.Image:
     return image
 
 
+def at_nearest(values: np.ndarray, image: sitk.Image, mm: np.ndarray) -> np.ndarray:
+    """Return ``values`` (k, j, i) on the grid of ``image``, whose axes run R, A and S, at the voxels nearest to ``mm``
+    (n, 3); 0 beyond."""
+    index = np.round((mm - np.array(image.GetOrigin())) / image.GetSpacing()).astype(int)
+    inside = ((index >= 0) & (index < image.GetSize())).all(1)
+    i, j, k = np.clip(index, 0, np.array(image.GetSize()) - 1).T
+    return np.where(inside, values[k, j, i], values.dtype.type(0))
+
+
 def sample(
     image: sitk.Image, ijk_to_ras: np.ndarray, shape: Sequence[int], transform: sitk.Transform | None = None
 ) -> list[np.ndarray]:

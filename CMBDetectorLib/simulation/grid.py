@@ -67,15 +67,19 @@ def draw_grid(rng: np.random.Generator, protocol: Protocol, centre_mm: np.ndarra
         tilt, sway, roll = np.deg2rad(rng.uniform((-12, -2, -2), (12, 2, 2)))
         directions = rotation(0, tilt) @ rotation(1, sway) @ rotation(2, roll) @ directions
     spacing, shape = np.array(protocol.spacing_mm), np.array(protocol.shape)
-    stored = _affine(directions, spacing, shape, centre_mm)
+    stored = centred_affine(directions, spacing, shape, centre_mm)
     margin = _CROP_MARGIN if protocol.crop else 0
     finer = np.array([protocol.oversampling, protocol.oversampling, protocol.sublayers])
     wider = shape + np.array([2 * margin, 2 * margin, 0])
-    affine = _affine(directions, spacing / finer, wider * finer, centre_mm)
+    affine = centred_affine(directions, spacing / finer, wider * finer, centre_mm)
     return Grid(affine, tuple(int(n) for n in wider * finer), stored, protocol.shape, margin)
 
 
-def _affine(directions: np.ndarray, spacing: np.ndarray, shape: np.ndarray, centre_mm: np.ndarray) -> np.ndarray:
+def centred_affine(directions: np.ndarray, spacing: np.ndarray, shape: np.ndarray, centre_mm: np.ndarray) -> np.ndarray:
+    """Return the affine (4, 4) to RAS mm of a grid of ``shape`` voxels, ``spacing`` (mm), around ``centre_mm`` (3,).
+
+    ``directions`` (3, 3) are the unit vectors of i, j and k in RAS, as columns.
+    """
     affine = np.eye(4)
     affine[:3, :3] = directions * spacing
     affine[:3, 3] = centre_mm - affine[:3, :3] @ ((shape - 1) / 2)

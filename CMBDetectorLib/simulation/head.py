@@ -6,6 +6,7 @@ import zlib
 from dataclasses import dataclass, replace
 
 import numpy as np
+import SimpleITK as sitk  # noqa: N813
 
 from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.simulation import acquisition, lesions, mimics
@@ -76,7 +77,8 @@ def simulate_head(
     near = near if protocol.crop else None
     axes = grid.stored_axes
     places = draw_places(rng, microbleeds, template, warp, vessels, iron, protocol, axes, allowed, near)
-    bleeds = [_bleed(rng, place, anatomy, protocol, grid) for place in places]
+    to_template = warp.transform()
+    bleeds = [_bleed(rng, place, iron, to_template, protocol, grid) for place in places]
     others = _others(rng, anatomy, places)
     box = head_box(anatomy, grid)
     maps = rasterise(vessels, *part_of(grid, box), _B0, rng)
@@ -115,9 +117,16 @@ def _bent(vessels: list[Vessel | Sheet], warp: Warp) -> list[Vessel | Sheet]:
     return [replace(vessel, points_mm=line) for vessel, line in zip(vessels, lines, strict=True)]
 
 
-def _bleed(rng: np.random.Generator, place: Place, anatomy: Anatomy, protocol: Protocol, grid: Grid) -> Inclusion:
+def _bleed(
+    rng: np.random.Generator,
+    place: Place,
+    iron: sitk.Image,
+    to_template: sitk.Transform,
+    protocol: Protocol,
+    grid: Grid,
+) -> Inclusion:
     look = draw_look(rng, protocol, _WIDTH_BY_GAP * place.gap_mm)
-    least = least_contrast(anatomy.iron, anatomy.warp.transform(), place.head_mm, protocol, grid.stored_axes)
+    least = least_contrast(iron, to_template, place.head_mm, protocol, grid.stored_axes)
     look = replace(look, contrast=max(look.contrast, least))
     return bleed_with_look(rng, place.head_mm, look, protocol, grid.stored_affine, _B0)
 

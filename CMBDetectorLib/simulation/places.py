@@ -11,6 +11,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from CMBDetectorLib.simulation.anatomy import DEEP, INFRATENTORIAL, LOBAR, TEMPLATE_TO_RAS, Template, Warp
+from CMBDetectorLib.simulation.fields import at_nearest
 from CMBDetectorLib.simulation.protocols import Protocol
 from CMBDetectorLib.simulation.tubes import ARTERY, VEIN, Sheet, Vessel
 from CMBDetectorLib.simulation.visibility import is_light_around, told_apart
@@ -104,10 +105,7 @@ def draw_places(
             chosen = _anywhere(rng, pools[name])
             candidate = Place(pools[name].mni_mm[chosen], pools[name].head_mm[chosen], name)
         head = candidate.head_mm
-        ways = head - np.array([place.head_mm for place in places]).reshape(-1, 3)
-        if np.linalg.norm(ways @ apart.T, axis=1).min(initial=np.inf) < min(1.0, 4 * patience):
-            continue
-        if not beside and np.linalg.norm(ways, axis=1).min(initial=np.inf) < _APART_MM * patience:
+        if not _has_room(head, places, apart, beside, patience):
             continue
         away, nearest = tree.query(head)
         if away - radii[nearest] < 1.3 * patience:
@@ -123,6 +121,14 @@ def draw_places(
         for place, gap in zip(places, cKDTree(heads).query(heads, 2)[0][:, 1], strict=True):
             place.gap_mm = float(gap)
     return places
+
+
+def _has_room(head_mm: np.ndarray, places: list[Place], apart: np.ndarray, beside: bool, patience: float) -> bool:
+    """Tell whether the scan shows one at ``head_mm`` apart from ``places``; one not ``beside`` another lies alone."""
+    ways = head_mm - np.array([place.head_mm for place in places]).reshape(-1, 3)
+    if np.linalg.norm(ways @ apart.T, axis=1).min(initial=np.inf) < min(1.0, 4 * patience):
+        return False
+    return beside or bool(np.linalg.norm(ways, axis=1).min(initial=np.inf) >= _APART_MM * patience)
 
 
 def _weights(rng: np.random.Generator, family: str, pools: dict[str, _Pool]) -> np.ndarray:
@@ -196,10 +202,7 @@ def _in_or_at_iron(mni_mm: np.ndarray, iron: sitk.Image) -> np.ndarray:
     """Tell for positions (n, 3) whether they lie within about 1.5 mm of iron that darkens."""
     amount = sitk.GetArrayFromImage(iron).reshape(*iron.GetSize()[::-1])
     dark = ndimage.binary_dilation(ndimage.uniform_filter(amount, 3) > _DARK_CHI, iterations=1)
-    index = np.round((mni_mm - np.array(iron.GetOrigin())) / iron.GetSpacing()).astype(int)
-    inside = ((index >= 0) & (index < iron.GetSize())).all(1)
-    i, j, k = np.clip(index, 0, np.array(iron.GetSize()) - 1).T
-    return inside & dark[k, j, i]
+    return at_nearest(dark, iron, mni_mm)
 
 
 def _at_fluid(index: np.ndarray, template: Template) -> np.ndarray:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 import SimpleITK as sitk  # noqa: N813
 
-from CMBDetectorLib.simulation.fields import sample
+from CMBDetectorLib.simulation.fields import at_nearest, sample
+from CMBDetectorLib.simulation.grid import centred_affine
 from CMBDetectorLib.simulation.looks import point_spread
 from CMBDetectorLib.simulation.physics import iron_decay
 from CMBDetectorLib.simulation.protocols import Protocol
@@ -43,13 +44,9 @@ def is_light_around(iron: sitk.Image, mni_mm: np.ndarray, protocol: Protocol) ->
     ways = np.random.default_rng(0).standard_normal((_LOOKS, 3))
     ways *= (np.linspace(*_BACKGROUND_MM, _LOOKS) / np.linalg.norm(ways, axis=1))[:, None]
     amount = sitk.GetArrayViewFromImage(iron).reshape(iron.GetSize()[::-1])
-    size = np.array(iron.GetSize())
     light = np.zeros(len(mni_mm), int)
     for way in ways:
-        index = np.round((mni_mm + way - np.array(iron.GetOrigin())) / iron.GetSpacing()).astype(int)
-        within = ((index >= 0) & (index < size)).all(1)
-        i, j, k = np.clip(index, 0, size - 1).T
-        light += iron_decay(np.where(within, amount[k, j, i], 0), protocol) > _LEAST_BACKGROUND
+        light += iron_decay(at_nearest(amount, iron, mni_mm + way), protocol) > _LEAST_BACKGROUND
     return np.asarray(light > _LOOKS / 2)
 
 
@@ -66,9 +63,7 @@ def least_contrast(
     layers = max(1, round(thickness))
     shape = (2 * half + 1, 2 * half + 1, layers)
     steps = np.array([_STEP_MM, _STEP_MM, thickness / layers])
-    affine = np.eye(4)
-    affine[:3, :3] = axes * steps
-    affine[:3, 3] = head_mm - affine[:3, :3] @ ((np.array(shape) - 1) / 2)
+    affine = centred_affine(axes, steps, np.array(shape), head_mm)
     left = iron_decay(sample(iron, affine, shape, to_template)[0], protocol).mean(-1)
     away = _STEP_MM * np.hypot(*np.ogrid[-half : half + 1, -half : half + 1])
     darkest = float(left[away <= _REACH_MM].min())
