@@ -116,11 +116,16 @@ def draw_places(
             parent = places[-1] if rng.random() < 0.5 else parent
         elif rng.random() < _CLUSTER:
             pending, parent = int(min(rng.geometric(0.42), _MOST_IN_CLUSTER - 1)), places[-1]
+    _note_gaps(places)
+    return places
+
+
+def _note_gaps(places: list[Place]) -> None:
+    """Write into each place how far the next one is."""
     if len(places) > 1:
         heads = np.array([place.head_mm for place in places])
         for place, gap in zip(places, cKDTree(heads).query(heads, 2)[0][:, 1], strict=True):
             place.gap_mm = float(gap)
-    return places
 
 
 def _has_room(head_mm: np.ndarray, places: list[Place], apart: np.ndarray, beside: bool, patience: float) -> bool:
