@@ -147,7 +147,8 @@ def _fit_cnns(
         name = f"cnn-{batch}"
         part = Part(progress, "CNNs", number, len(cnn.batch_sizes))
         make = partial(build_cnn, architecture, name, True) if unfolded else partial(build, architecture, name)
-        seed, weigh = network_seed(settings.seed, name), _Rounds(sampler, cnn, work / f"{name}-mimics.npz", unfolded)
+        seed = network_seed(settings.seed, name)
+        weigh = _Rounds(sampler, cnn, work / f"{name}-mimics.npz", unfolded, new=start is None)
         initial = None
         if start is not None:
             initial = _cnn_weights(start, number, architecture)
@@ -175,15 +176,19 @@ def _cnn_weights(bundle: Bundle, number: int, architecture: dict[str, Any]) -> l
 
 
 class _Rounds:
-    """Weighs the mimics anew at the beginning of each round of a CNN's training: hard negatives first."""
+    """Weighs the mimics anew at the beginning of each round of a CNN's training: hard negatives first.
 
-    def __init__(self, sampler: Stage2Sampler, settings: FitSettings, path: Path, unfolded: bool) -> None:
+    To a ``new`` network all are alike until the second round; one that is trained further begins with what deceives it.
+    """
+
+    def __init__(self, sampler: Stage2Sampler, settings: FitSettings, path: Path, unfolded: bool, new: bool) -> None:
         self._sampler, self._path, self._unfolded = sampler, path, unfolded
         self._length = -(-settings.epochs // settings.rounds)
+        self._first = self._length if new or settings.rounds == 1 else 0
 
     def __call__(self, model: Any, epoch: int) -> None:
         """Score all mimics where ``epoch`` (0, 1, ...) begins a round; elsewhere a resumed run reads the scores."""
-        if epoch < self._length:
+        if epoch < self._first:
             if epoch == 0:
                 self._sampler.weigh_mimics(None)
         elif epoch % self._length == 0:

@@ -15,7 +15,7 @@ from CMBDetectorLib.training.cases import PreparedCase
 
 _DARK_SHARE = 0.6
 """Part of stage 1's windows without a chosen microbleed that is centred on a dark spot; the rest is anywhere."""
-_LEAST_WEIGHT = 0.1
+_LEAST_WEIGHT = 0.03
 """What a mimic that deceives nobody any more weighs beside 1 for one that is taken for a microbleed."""
 _EASY_SHARE = 0.2
 """Part of stage 2's negatives that are dark spots instead of mimics: it must also know what stage 1 never proposes."""
