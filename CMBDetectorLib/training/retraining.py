@@ -96,11 +96,6 @@ def retrain_settings(
         BadInputError: a length is below 1.
     """
     settings = further(settings_from(seed, epochs, steps, recipe=recipe_of(start.card)), start.card)
-    settings = replace(
-        settings,
-        mimic_threshold=start.thresholds["mimics"],
-        stage1_threshold=start.thresholds["stage1"],
-    )
     if depth == "from-scratch":
         base = settings_from(seed, epochs, steps, recipe=recipe_of(start.card))
         rates = {"unet": base.unet.learning_rate, "cnn": base.cnn.learning_rate}

@@ -97,7 +97,8 @@ def recipe_of(card: Mapping[str, Any]) -> str:
 def further(
     settings: TrainingSettings, card: Mapping[str, Any], cnn_channels: Sequence[int] | None = None
 ) -> TrainingSettings:
-    """Return ``settings`` for training the networks of a model further: its architectures, smaller steps.
+    """Return ``settings`` for training the networks of a model further: its architectures and thresholds, smaller
+    steps.
 
     ``card`` is the model's. Its CNNs get ``cnn_channels`` (one number a level) where these are given.
 
@@ -116,6 +117,8 @@ def further(
         cnn=replace(settings.cnn, learning_rate=settings.cnn.learning_rate * cnn_rate),
         unet_architecture=networks["unets"][0]["architecture"],
         cnn_architecture=cnn_architecture,
+        mimic_threshold=float(card["thresholds"]["mimics"]),
+        stage1_threshold=float(card["thresholds"]["stage1"]),
     )
 
 

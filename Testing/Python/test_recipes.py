@@ -146,7 +146,7 @@ def test_larger_windows_slide_by_a_third_of_themselves():
 
 def test_a_model_is_trained_further(worker, crops, tmp_path):
     short = ("--tiny", "--epochs", 1, "--steps", 2, "--seed", 3, "--cases", tmp_path / "cases")
-    first = worker("train", crops, "--output", tmp_path / "first", *short, "--recipe", "context")
+    first = worker("train", crops, "--output", tmp_path / "first", *short, "--mimic-threshold", 0.1)
     assert first.code == 0, first.stderr[-2000:]
     times = [path.stat().st_mtime_ns for path in (tmp_path / "cases").rglob("image.npy")]
     second = worker("train", crops, "--output", tmp_path / "second", *short, "--from", tmp_path / "first")
@@ -156,6 +156,8 @@ def test_a_model_is_trained_further(worker, crops, tmp_path):
     assert child.card["parent"] == parent.reference
     assert child.card["training"]["settings"]["recipe"] == "context"
     assert child.checksum != parent.checksum
+    assert child.thresholds == parent.thresholds | {"shown": child.thresholds["shown"]}
+    assert parent.thresholds["mimics"] == 0.1
     assert child.networks("cnns")[0][1] == parent.networks("cnns")[0][1]
     kept = worker("train", crops, "--output", tmp_path / "kept", *short, "--from", tmp_path / "first", "--keep-unets")
     assert kept.code == 0, kept.stderr[-2000:]

@@ -14,7 +14,7 @@ from CMBDetectorLib.files import check_output_folder, output_folder, write_json
 from CMBDetectorLib.models.bundle import BUNDLE_FILES, Bundle
 from CMBDetectorLib.models.versions import load_bundle
 from CMBDetectorLib.worker.listeners import Listener
-from CMBDetectorLib.worker.options import add_brain_mask, choose_brain_mask, whole_number
+from CMBDetectorLib.worker.options import add_brain_mask, choose_brain_mask, likelihood_threshold, whole_number
 
 if TYPE_CHECKING:
     from CMBDetectorLib.training.cases import PreparedCase
@@ -60,6 +60,12 @@ def _add_options(parser: argparse.ArgumentParser, output: str) -> None:
     parser.add_argument("--keep-unets", action="store_true", help="train only the CNNs of that model further")
     parser.add_argument(
         "--cnn-channels", type=whole_number, nargs="+", metavar="N", help="widen the CNNs of that model to N a level"
+    )
+    parser.add_argument(
+        "--mimic-threshold",
+        type=likelihood_threshold,
+        metavar="L",
+        help="least likelihood of a mimic, and of a candidate later (0-1; 0.15, or as that model has it)",
     )
     parser.add_argument("--cases", type=Path, metavar="DIR", help="folder where preprocessed scans are kept and reused")
     parser.add_argument("--tiny", action="store_true", help="small networks, to try things out")
@@ -142,6 +148,8 @@ def _prepare(
     if start is not None:
         settings = replace(further(settings, start.card, options.cnn_channels), keep_unets=options.keep_unets)
         extra = {**extra, "start": start.checksum}
+    if options.mimic_threshold is not None:
+        settings = replace(settings, mimic_threshold=options.mimic_threshold)
     cases = read_datasets(options.dataset)
     work = options.work or options.output.with_name(options.output.name + ".work")
     mask = choose_brain_mask(options.brain_mask, listener)
