@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from random_networks import as_trained
 
 from CMBDetectorLib.errors import ModelError
 from CMBDetectorLib.networks import backend, cnn, unet
@@ -12,13 +13,7 @@ from CMBDetectorLib.networks import backend, cnn, unet
 @pytest.fixture(scope="module")
 def trained_like() -> object:
     """A small U-Net whose weights and running means are random, as after a training."""
-    backend.set_seed(3)
-    model = unet.build_unet(SMALL)
-    rng = np.random.default_rng(0)
-    for layer in model.layers:
-        if layer.name.endswith("_norm"):
-            layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
-    return model
+    return as_trained(SMALL, "unet-2", 3)
 
 
 SMALL = {"kind": "unet", "stem": 8, "channels": [8, 16]}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from random_networks import as_trained
 
 from CMBDetectorLib.errors import ModelError
-from CMBDetectorLib.networks import backend
-from CMBDetectorLib.networks.catalogue import build
 from CMBDetectorLib.networks.cnn import DEFAULT_CNN
 from CMBDetectorLib.networks.widening import widened, widened_architecture
 
@@ -24,13 +23,7 @@ _SMALL = {
 @pytest.fixture(scope="module")
 def narrow() -> object:
     """A small CNN whose weights and running means are random, as after a training."""
-    backend.set_seed(5)
-    model = build(_SMALL, "cnn-2", first=False)
-    rng = np.random.default_rng(0)
-    for layer in model.layers:
-        if layer.name.endswith("_norm"):
-            layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
-    return model
+    return as_trained(_SMALL, "cnn-2", 5)
 
 
 @pytest.mark.parametrize("channels", [[4, 6, 8], [4, 9, 14], [6, 6, 10]])
