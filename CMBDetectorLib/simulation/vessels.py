@@ -43,28 +43,32 @@ _IN_FLUID = 0.08  # of the smoothed map of fluid: narrow sulci included
 _WIDE_MM, _IN_OPEN_FLUID = 0.4, 0.22
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Shown:
-    """How many vessels one family shows: susceptibility of veins (factor), number of pial vessels (range), share of
-    veins and of narrow sulci among them, number of others (factor); radius (median and most, mm) of those in tissue,
-    how much of their blood shows (range, 0..1); radius of medullary veins (range); how much arteries show (mean)."""
+    """How many vessels one family of protocols shows, and how."""
 
-    chi: float
-    pial: tuple[int, int]
-    veins: float
-    sulcal: float
-    others: float
-    radius_mm: tuple[float, float]
-    strength: tuple[float, float]
-    medullary_mm: tuple[float, float]
-    arteries: float
+    chi: float  # susceptibility of veins, factor
+    pial: tuple[int, int]  # how many, range
+    veins: float  # share of veins among the pial ones
+    sulcal: float  # share of narrow sulci among their places
+    others: float  # number of all the others, factor
+    radius_mm: tuple[float, float]  # of those in tissue: median, most
+    strength: tuple[float, float]  # how much of their blood shows, range
+    medullary_mm: tuple[float, float]  # radius of medullary veins, range
+    arteries: float  # how much arteries show, mean
 
 
 # SWI is made to show veins; thick slices without a phase mask show few of them, and those wide and faint.
 _SHOWN = {
-    "swi": _Shown(1.0, (720, 1200), 0.75, 0.6, 1.6, (0.26, 0.6), (0.7, 1.0), (0.12, 0.28), 0.42),
-    "t2star": _Shown(0.6, (500, 950), 0.4, 0.2, 2.0, (0.42, 0.95), (0.08, 0.5), (0.08, 0.24), 0.3),
-}
+    "swi": _Shown(
+        chi=1.0, pial=(720, 1200), veins=0.75, sulcal=0.6, others=1.6, arteries=0.42,
+        radius_mm=(0.26, 0.6), strength=(0.7, 1.0), medullary_mm=(0.12, 0.28),
+    ),
+    "t2star": _Shown(
+        chi=0.6, pial=(500, 950), veins=0.4, sulcal=0.2, others=2.0, arteries=0.3,
+        radius_mm=(0.42, 0.95), strength=(0.08, 0.5), medullary_mm=(0.08, 0.24),
+    ),
+}  # fmt: skip
 
 
 def draw_vessels(rng: np.random.Generator, template: Template, family: str = "swi") -> list[Vessel | Sheet]:
