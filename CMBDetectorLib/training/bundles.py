@@ -25,7 +25,7 @@ from CMBDetectorLib.networks.unet import lower_likelihood
 from CMBDetectorLib.networks.widening import widened
 from CMBDetectorLib.progress import Part, Progress
 from CMBDetectorLib.training.cases import PreparedCase
-from CMBDetectorLib.training.fitting import POSITIVE_WEIGHT, fit
+from CMBDetectorLib.training.fitting import POSITIVE_WEIGHT, fit, go_part_of_the_way
 from CMBDetectorLib.training.mimics import Mined, mine_mimics
 from CMBDetectorLib.training.patches import Stage1Sampler, Stage2Sampler
 from CMBDetectorLib.training.settings import FitSettings, TrainingSettings
@@ -120,6 +120,8 @@ def _fit_unets(
             lower_likelihood(known, -raised)
             initial = known.get_weights()
         unets[batch] = fit(make, sampler, unet, batch, seed, work / f"{name}.npz", part, name, initial)
+        if initial is not None:
+            go_part_of_the_way(unets[batch], initial, settings.new_share)
         lower_likelihood(unets[batch], raised)
     return unets
 
@@ -155,6 +157,8 @@ def _fit_cnns(
             if unfolded:
                 initial = [w.reshape(new.shape) for w, new in zip(initial, make().get_weights(), strict=True)]
         model = fit(make, sample, cnn, batch, seed, work / f"{name}.npz", part, name, initial, weigh)
+        if initial is not None:
+            go_part_of_the_way(model, initial, settings.new_share)
         cnns[batch] = refold(model, architecture) if unfolded else model
     return cnns
 

@@ -22,7 +22,7 @@ from CMBDetectorLib.networks.unet import lower_likelihood
 from CMBDetectorLib.progress import Part, Progress
 from CMBDetectorLib.training.bundles import MISS_COST, network_seed
 from CMBDetectorLib.training.cases import PreparedCase
-from CMBDetectorLib.training.fitting import POSITIVE_WEIGHT, Care, Sampler, copied_weights, fit
+from CMBDetectorLib.training.fitting import POSITIVE_WEIGHT, Care, Sampler, copied_weights, fit, go_part_of_the_way
 from CMBDetectorLib.training.patches import Stage1Sampler, Stage2Sampler
 from CMBDetectorLib.training.replay import Replay, ReplayedCandidates, ReplayedMaps, mixed
 from CMBDetectorLib.training.settings import FitSettings, TrainingSettings
@@ -189,8 +189,7 @@ def _fit(
     batch, seed = settings.batch_sizes[0], network_seed(seed, network.name)
     care = Care(validate, PATIENCE)
     model = fit(make, sample, settings, batch, seed, checkpoint, progress, network.name, start, care=care)
-    tuned = zip(start, model.get_weights(), strict=True)
-    model.set_weights([old + share * (new - old) for old, new in tuned])
+    go_part_of_the_way(model, start, share)
     return model
 
 

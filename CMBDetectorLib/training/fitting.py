@@ -133,6 +133,14 @@ def copied_weights(model: Any) -> list[np.ndarray]:
     return [np.array(weight) for weight in model.get_weights()]
 
 
+def go_part_of_the_way(model: Any, start: Sequence[np.ndarray], share: float) -> None:
+    """Set the weights of a trained ``model`` back to ``share`` (0 to 1) of the way from ``start``, those it began with.
+
+    What it knew and what it has learnt both hold there, better than at either end (Wortsman et al. 2022).
+    """
+    model.set_weights([old + share * (new - old) for old, new in zip(start, model.get_weights(), strict=True)])
+
+
 def centre_loss(target: Any, answer: Any) -> Any:
     """Return the binary cross-entropy of ``answer`` (likelihoods) against the centre map ``target``, each voxel
     weighted by ``1 + 30 * target`` for maps; plain for the labels of stage 2, of which half are positive."""

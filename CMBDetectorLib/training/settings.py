@@ -39,7 +39,7 @@ class TrainingSettings:
 
     ``target_sigma_mm`` is the width of the Gaussian centre map the U-Nets learn, ``mimic_threshold`` the likelihood
     at which stage 1's mistakes are collected, ``stage1_threshold`` what goes into the card. ``keep_unets``: of a model
-    that is trained further stage 1 stays as it is.
+    that is trained further stage 1 stays as it is; ``new_share``: how far its weights go to the trained ones.
     """
 
     seed: int = 0
@@ -53,6 +53,7 @@ class TrainingSettings:
     mimic_threshold: float = 0.15
     stage1_threshold: float = 0.2
     keep_unets: bool = False
+    new_share: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as plain JSON values."""

@@ -40,7 +40,7 @@ def choose_brain_mask(how: str, progress: Progress) -> str:
     return "simple"
 
 
-def likelihood_threshold(text: str) -> float:
+def fraction(text: str) -> float:
     """Return the number that ``text`` stands for, in [0, 1]; for argparse."""
     value = float(text)
     if not 0 <= value <= 1:

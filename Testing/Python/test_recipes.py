@@ -166,10 +166,16 @@ def test_a_model_is_trained_further(worker, crops, tmp_path):
         for (old, _), (new, _) in zip(parent.networks(kind), after.networks(kind), strict=True):
             weights = zip(backend.load(old).get_weights(), backend.load(new).get_weights(), strict=True)
             assert all(np.array_equal(a, b) for a, b in weights) == stays
+    part = ("--from", tmp_path / "first", "--keep-unets", "--new-share", 0.25)
+    assert worker("train", crops, "--output", tmp_path / "part", *short, *part).code == 0
+    three = [load_bundle(tmp_path / name).networks("cnns")[1][0] for name in ("first", "part", "kept")]
+    for old, between, new in zip(*(backend.load(path).get_weights() for path in three), strict=True):
+        np.testing.assert_allclose(between, 0.75 * old + 0.25 * new, rtol=1e-4, atol=1e-6)
 
 
-def test_unets_can_only_be_kept_of_a_model(worker, crops, tmp_path):
-    refused = worker("train", crops, "--output", tmp_path / "model", "--keep-unets")
+@pytest.mark.parametrize("asked", [["--keep-unets"], ["--new-share", 0.5]])
+def test_only_what_a_model_has_can_be_kept(worker, crops, tmp_path, asked):
+    refused = worker("train", crops, "--output", tmp_path / "model", *asked)
     assert refused.code == 2
     assert "--from" in refused.events[-1]["hint"]
 

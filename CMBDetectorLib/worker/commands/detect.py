@@ -29,7 +29,7 @@ from CMBDetectorLib.worker.options import (
     add_brain_mask,
     add_low_memory,
     choose_brain_mask,
-    likelihood_threshold,
+    fraction,
     plain_name,
 )
 
@@ -58,8 +58,8 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="new folder for the results")
     parser.add_argument("--model", help="NAME[@VERSION] of a model, or folder of a bundle (the active model)")
     add_brain_mask(parser)
-    parser.add_argument("--threshold", type=likelihood_threshold, help="least score of a shown candidate (0-1)")
-    parser.add_argument("--stage1-threshold", type=likelihood_threshold, help="least likelihood of a candidate (0-1)")
+    parser.add_argument("--threshold", type=fraction, help="least score of a shown candidate (0-1)")
+    parser.add_argument("--stage1-threshold", type=fraction, help="least likelihood of a candidate (0-1)")
     parser.add_argument("--inference", choices=("dense", "exact"), default="dense", help="large tiles, or as the paper")
     add_low_memory(parser)
     parser.add_argument("--keep", default="", metavar="WHAT", help=f"also write, by commas: {', '.join(KEEP)}")

@@ -11,7 +11,7 @@ from CMBDetectorLib.review.finding import State
 from CMBDetectorLib.review.log import read_log
 from CMBDetectorLib.volume import read_mask, read_volume
 from CMBDetectorLib.worker.listeners import Listener
-from CMBDetectorLib.worker.options import likelihood_threshold
+from CMBDetectorLib.worker.options import fraction
 
 _STAGES = [("reading", 1.0), ("writing", 4.0)]
 
@@ -24,7 +24,7 @@ def add_parser(commands: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", type=Path, required=True, metavar="DIR", help="BIDS folder, made where absent")
     parser.add_argument("--brain-mask", type=Path, metavar="FILE", help="brain mask on the scan's grid")
     parser.add_argument("--link", type=Path, metavar="FILE", help="link to this NIfTI file of the scan, do not copy")
-    parser.add_argument("--threshold", type=likelihood_threshold, help="least score that had to be judged (0-1)")
+    parser.add_argument("--threshold", type=fraction, help="least score that had to be judged (0-1)")
     parser.add_argument("--replace", action="store_true", help="also where another reader's review is there")
     parser.set_defaults(run=run)
 

@@ -14,7 +14,7 @@ from CMBDetectorLib.files import check_output_folder, output_folder, write_json
 from CMBDetectorLib.models.bundle import BUNDLE_FILES, Bundle
 from CMBDetectorLib.models.versions import load_bundle
 from CMBDetectorLib.worker.listeners import Listener
-from CMBDetectorLib.worker.options import add_brain_mask, choose_brain_mask, likelihood_threshold, whole_number
+from CMBDetectorLib.worker.options import add_brain_mask, choose_brain_mask, fraction, whole_number
 
 if TYPE_CHECKING:
     from CMBDetectorLib.training.cases import PreparedCase
@@ -62,8 +62,14 @@ def _add_options(parser: argparse.ArgumentParser, output: str) -> None:
         "--cnn-channels", type=whole_number, nargs="+", metavar="N", help="widen the CNNs of that model to N a level"
     )
     parser.add_argument(
+        "--new-share",
+        type=fraction,
+        metavar="S",
+        help="how far to go from the weights of that model to the trained ones (0-1; 1)",
+    )
+    parser.add_argument(
         "--mimic-threshold",
-        type=likelihood_threshold,
+        type=fraction,
         metavar="L",
         help="least likelihood of a mimic, and of a candidate later (0-1; 0.15, or as that model has it)",
     )
@@ -143,10 +149,14 @@ def _prepare(
         raise BadInputError("There are no U-Nets to keep.", "Name their model with --from.")
     if options.cnn_channels and start is None:
         raise BadInputError("There are no CNNs to widen.", "Name their model with --from.")
+    if options.new_share is not None and start is None:
+        raise BadInputError("There are no weights to stay near to.", "Name their model with --from.")
     recipe = recipe_of(start.card) if start is not None else options.recipe
     settings = settings_from(options.seed, options.epochs, options.steps, options.tiny, recipe, options.cnn_epochs)
     if start is not None:
         settings = replace(further(settings, start.card, options.cnn_channels), keep_unets=options.keep_unets)
+        if options.new_share is not None:
+            settings = replace(settings, new_share=options.new_share)
         extra = {**extra, "start": start.checksum}
     if options.mimic_threshold is not None:
         settings = replace(settings, mimic_threshold=options.mimic_threshold)
