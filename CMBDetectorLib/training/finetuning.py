@@ -30,8 +30,7 @@ from CMBDetectorLib.training.settings import FitSettings, TrainingSettings
 PATIENCE = 3
 """Epochs without a better one after which the training of a network ends."""
 _MOST_NEW_SHARE = 0.5
-"""How far each weight goes at most from the old one to the tuned one: halfway a network has learnt most of what is new,
-and forgotten little (Wortsman et al. 2022, doi:10.1109/CVPR52688.2022.00780)."""
+"""How far each weight goes at most from the old one to the tuned one."""
 _HALFWAY_MICROBLEEDS = 40
 """Local microbleeds from which the weights go that far; with fewer, what a network learns of them is the less to be
 relied on, and so is the scan that calls it better."""

@@ -136,9 +136,11 @@ def copied_weights(model: Any) -> list[np.ndarray]:
 def go_part_of_the_way(model: Any, start: Sequence[np.ndarray], share: float) -> None:
     """Set the weights of a trained ``model`` back to ``share`` (0 to 1) of the way from ``start``, those it began with.
 
-    What it knew and what it has learnt both hold there, better than at either end (Wortsman et al. 2022).
+    There it has learnt much of what is new and forgotten little (Wortsman et al. 2022,
+    doi:10.1109/CVPR52688.2022.00780). At 1 nothing changes.
     """
-    model.set_weights([old + share * (new - old) for old, new in zip(start, model.get_weights(), strict=True)])
+    trained = model.get_weights()
+    model.set_weights([(1 - share) * old + share * new for old, new in zip(start, trained, strict=True)])
 
 
 def centre_loss(target: Any, answer: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from random_networks import as_trained
 
 from CMBDetectorLib.datasets.bids import read_dataset
 from CMBDetectorLib.detection.likelihood import exact_stride, exact_windows
@@ -23,6 +24,7 @@ from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.training.augmentation import vary_scanner
 from CMBDetectorLib.training.bundles import _Rounds
 from CMBDetectorLib.training.cases import prepare_cases
+from CMBDetectorLib.training.fitting import go_part_of_the_way
 from CMBDetectorLib.training.patches import Stage1Sampler, Stage2Sampler
 from CMBDetectorLib.training.settings import settings_from
 
@@ -134,6 +136,15 @@ def test_what_deceives_a_network_comes_first_when_it_is_trained_further(prepared
     assert (tmp_path / "scores.npz").exists()
     with np.load(tmp_path / "scores.npz") as saved:
         assert saved["scores"].shape == (12,)
+
+
+@pytest.mark.parametrize("share", [0, 1])
+def test_either_end_of_the_way_is_reached_exactly(share):
+    old, new = (as_trained(SMALL, "cnn", seed).get_weights() for seed in (1, 2))
+    model = as_trained(SMALL, "cnn", 2)
+    go_part_of_the_way(model, old, share)
+    for kept, wanted in zip(model.get_weights(), (old, new)[share], strict=True):
+        assert np.array_equal(kept, wanted)
 
 
 def test_larger_windows_slide_by_a_third_of_themselves():

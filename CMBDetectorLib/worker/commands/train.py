@@ -145,12 +145,13 @@ def _prepare(
 
     backend.prefer_torch()
     start = load_bundle(options.start) if options.start else None
-    if options.keep_unets and start is None:
-        raise BadInputError("There are no U-Nets to keep.", "Name their model with --from.")
-    if options.cnn_channels and start is None:
-        raise BadInputError("There are no CNNs to widen.", "Name their model with --from.")
-    if options.new_share is not None and start is None:
-        raise BadInputError("There are no weights to stay near to.", "Name their model with --from.")
+    for asked, lacking in (
+        (options.keep_unets, "There are no U-Nets to keep."),
+        (options.cnn_channels, "There are no CNNs to widen."),
+        (options.new_share is not None, "There are no weights to stay near to."),
+    ):
+        if asked and start is None:
+            raise BadInputError(lacking, "Name their model with --from.")
     recipe = recipe_of(start.card) if start is not None else options.recipe
     settings = settings_from(options.seed, options.epochs, options.steps, options.tiny, recipe, options.cnn_epochs)
     if start is not None:
