@@ -13,7 +13,7 @@ from CMBDetectorLib.networks.unet import MOMENTUM
 
 DEFAULT_CONTEXT: dict[str, Any] = {
     "kind": "context", "window": [64, 64, 24], "near": [24, 24, 16], "channels": [16, 32, 64], "dense": [96],
-    "dropout": 0.4, "flips": True, "stage1_weight": 1.0,
+    "dropout": 0.4, "flips": True, "stage1_weight": 0.25,
 }  # fmt: skip
 
 

@@ -104,8 +104,9 @@ def _fit_unets(
     if start is not None and settings.keep_unets:
         return {batch: _network(start, "unets", number) for number, batch in enumerate(unet.batch_sizes)}
     sampler = Stage1Sampler(
-        cases, settings.spacing_mm, unet.shift, settings.target_sigma_mm, window(architecture), unet.scanners
-    )
+        cases, settings.spacing_mm, unet.shift, settings.target_sigma_mm, window(architecture), unet.scanners,
+        unet.transplants,
+    )  # fmt: skip
     unets = {}
     for number, batch in enumerate(unet.batch_sizes):
         name = f"unet-{batch}"
@@ -136,7 +137,9 @@ def _fit_cnns(
 ) -> dict[int, Any]:
     cnn, architecture = settings.cnn, settings.cnn_architecture
     mimics, hits = [scan.mimics for scan in mined], [scan.hits for scan in mined]
-    sampler = Stage2Sampler(cases, mimics, settings.spacing_mm, cnn.shift, window(architecture), cnn.scanners, hits)
+    sampler = Stage2Sampler(
+        cases, mimics, settings.spacing_mm, cnn.shift, window(architecture), cnn.scanners, hits, cnn.transplants
+    )
     # TensorFlow alone is slow with the paper's large kernels.
     unfolded = architecture["kind"] == "cnn" and not backend.channels_first()
 

@@ -89,8 +89,8 @@ def retrain_settings(
 ) -> TrainingSettings:
     """Return the settings for retraining ``start``; ``epochs`` and ``steps`` are those of each network.
 
-    From scratch they are those of its recipe. Else small steps, as many as help: the networks know already what a
-    microbleed looks like.
+    From scratch they and the thresholds are those of its recipe. Else small steps, as many as help: the networks know
+    already what a microbleed looks like.
 
     Raises:
         BadInputError: a length is below 1.
@@ -98,10 +98,12 @@ def retrain_settings(
     settings = further(settings_from(seed, epochs, steps, recipe=recipe_of(start.card)), start.card)
     if depth == "from-scratch":
         base = settings_from(seed, epochs, steps, recipe=recipe_of(start.card))
-        rates = {"unet": base.unet.learning_rate, "cnn": base.cnn.learning_rate}
         return replace(
             settings,
-            **{name: replace(getattr(settings, name), learning_rate=rate) for name, rate in rates.items()},
+            unet=replace(settings.unet, learning_rate=base.unet.learning_rate),
+            cnn=replace(settings.cnn, learning_rate=base.cnn.learning_rate),
+            mimic_threshold=base.mimic_threshold,
+            stage1_threshold=base.stage1_threshold,
         )
     asked = {key: value for key, value in (("epochs", epochs), ("steps", steps)) if value}
     return replace(

@@ -21,7 +21,8 @@ class FitSettings:
     One network is trained for each of ``batch_sizes``. An epoch is ``steps`` batches and ends with a checkpoint.
     ``shift`` is the largest random shift of a microbleed from the centre of its window, in voxels (i, j, k).
     ``scanners``: windows also vary in what scanners do to intensities. After each but the last of ``rounds`` equal
-    parts of the training the mistakes are weighed anew, hardest first (stage 2).
+    parts of the training the mistakes are weighed anew, hardest first (stage 2). ``transplants``: microbleeds that
+    were transplanted into other tissue are learnt from as if the dataset had so many more.
     """
 
     batch_sizes: tuple[int, ...]
@@ -31,6 +32,7 @@ class FitSettings:
     shift: tuple[int, int, int]
     scanners: bool = False
     rounds: int = 1
+    transplants: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,11 @@ class TrainingSettings:
 _CONTEXT: dict[str, Any] = {
     "recipe": "context",
     "unet": FitSettings((6, 8), 24, 50, 2e-3, (16, 16, 8), scanners=True),
-    "cnn": FitSettings((20, 30), 30, 50, 1e-3, (2, 2, 1), scanners=True, rounds=3),
+    "cnn": FitSettings((20, 30), 30, 50, 1e-3, (2, 2, 1), scanners=True, rounds=3, transplants=40),
     "unet_architecture": CONTEXT_UNET,
     "cnn_architecture": DEFAULT_CONTEXT,
+    "mimic_threshold": 0.05,
+    "stage1_threshold": 0.05,
 }
 _TINY: dict[str, dict[str, Any]] = {
     "paper": {

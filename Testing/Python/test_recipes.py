@@ -26,6 +26,7 @@ from CMBDetectorLib.training.bundles import _Rounds
 from CMBDetectorLib.training.cases import prepare_cases
 from CMBDetectorLib.training.fitting import go_part_of_the_way
 from CMBDetectorLib.training.patches import Stage1Sampler, Stage2Sampler
+from CMBDetectorLib.training.retraining import retrain_settings
 from CMBDetectorLib.training.settings import settings_from
 
 SPACING = (0.45, 0.45, 1.0)
@@ -36,6 +37,7 @@ SMALL = {
 SAME_IN_BOTH_ORDERS = """
 import numpy as np
 from CMBDetectorLib.networks.catalogue import build, window
+from CMBDetectorLib.training.retraining import retrain_settings
 from CMBDetectorLib.training.settings import settings_from
 for recipe in ("paper", "context"):
     settings = settings_from(tiny=True, recipe=recipe)
@@ -219,6 +221,17 @@ def test_where_a_model_shows_candidates_is_measured(worker, crops, tiny_model, t
     assert written.code == 0, written.stderr[-2000:]
     points = json.loads((model / "model.json").read_text())["operating_points"][crops.name]
     assert load_bundle(model).thresholds["shown"] == pytest.approx(points["4.1"], abs=1e-3)
+
+
+def test_from_scratch_a_model_is_retrained_by_its_recipe_and_else_with_its_own_thresholds():
+    start = load_bundle("default")
+    recipe = settings_from(recipe="context")
+    anew, tuned = (retrain_settings(start, depth) for depth in ("from-scratch", "second-stage"))
+    assert (anew.mimic_threshold, anew.stage1_threshold) == (recipe.mimic_threshold, recipe.stage1_threshold)
+    assert anew.cnn.learning_rate == recipe.cnn.learning_rate > tuned.cnn.learning_rate
+    known = start.thresholds
+    assert (tuned.mimic_threshold, tuned.stage1_threshold) == (known["mimics"], known["stage1"])
+    assert known["mimics"] != recipe.mimic_threshold
 
 
 def test_recipes_differ_where_they_should():

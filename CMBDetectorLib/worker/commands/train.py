@@ -71,7 +71,8 @@ def _add_options(parser: argparse.ArgumentParser, output: str) -> None:
         "--mimic-threshold",
         type=fraction,
         metavar="L",
-        help="least likelihood of a mimic, and of a candidate later (0-1; 0.15, or as that model has it)",
+        help="least likelihood of a mimic, and of a candidate later (0-1; 0.05, for the paper's networks 0.15, or as "
+        "that model has it)",
     )
     parser.add_argument("--cases", type=Path, metavar="DIR", help="folder where preprocessed scans are kept and reused")
     parser.add_argument("--tiny", action="store_true", help="small networks, to try things out")
