@@ -130,7 +130,7 @@ def tune_cnns(
         held, rest = split_scans(cases, number, settings.seed)
         local = Stage2Sampler(
             rest, [of[case.id][0] for case in rest], settings.spacing_mm, cnn.shift, size, cnn.scanners,
-            [hit[case.id] for case in rest],
+            [hit[case.id] for case in rest], cnn.transplants,
         )  # fmt: skip
         local.weigh_mimics(np.concatenate([of[case.id][1] for case in rest]))
         windows, labels = _candidates(held, [of[case.id] for case in held], size)

@@ -14,16 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from random_networks import as_trained
 
-from CMBDetectorLib.datasets.bids import read_dataset
 from CMBDetectorLib.detection.likelihood import exact_stride, exact_windows
 from CMBDetectorLib.errors import BadInputError, ModelError
 from CMBDetectorLib.models.versions import load_bundle
 from CMBDetectorLib.networks import backend
 from CMBDetectorLib.networks.catalogue import build, window
-from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.training.augmentation import vary_scanner
 from CMBDetectorLib.training.bundles import _Rounds
-from CMBDetectorLib.training.cases import prepare_cases
 from CMBDetectorLib.training.fitting import go_part_of_the_way
 from CMBDetectorLib.training.patches import Stage1Sampler, Stage2Sampler
 from CMBDetectorLib.training.retraining import retrain_settings
@@ -54,11 +51,6 @@ for recipe in ("paper", "context"):
         np.testing.assert_allclose(a, b, atol=1e-5)
 print("same")
 """
-
-
-@pytest.fixture(scope="module")
-def prepared(crops, tmp_path_factory):
-    return prepare_cases(read_dataset(crops), tmp_path_factory.mktemp("work"), SPACING, "dataset", Progress())
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")

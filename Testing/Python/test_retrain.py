@@ -19,7 +19,6 @@ from conftest import run_worker
 from hypothesis import given
 from hypothesis import strategies as st
 
-from CMBDetectorLib.datasets.bids import read_dataset
 from CMBDetectorLib.errors import ModelError
 from CMBDetectorLib.evaluation.comparison import compare_models
 from CMBDetectorLib.evaluation.froc import ScanResult
@@ -30,7 +29,6 @@ from CMBDetectorLib.models.companions import WINDOW, read_replay
 from CMBDetectorLib.models.package import check_bundle
 from CMBDetectorLib.models.registry import Registry
 from CMBDetectorLib.progress import Progress
-from CMBDetectorLib.training.cases import prepare_cases
 from CMBDetectorLib.training.comparison import comparison_folds
 from CMBDetectorLib.training.finetuning import load_networks, new_share, split_scans, tune_cnns
 from CMBDetectorLib.training.fitting import Care, fit
@@ -49,11 +47,6 @@ from CMBDetectorLib.training.settings import FitSettings, further, settings_from
 
 SPACING = (0.45, 0.45, 1.0)
 SHORT = ("--epochs", 2, "--steps", 30, "--seed", 5)
-
-
-@pytest.fixture(scope="module")
-def prepared(crops, tmp_path_factory):
-    return prepare_cases(read_dataset(crops), tmp_path_factory.mktemp("prepared"), SPACING, "dataset", Progress())
 
 
 @pytest.fixture(scope="module")

@@ -33,11 +33,6 @@ SPACING = (0.45, 0.45, 1.0)
 SMALL = {"kind": "unet", "stem": 4, "channels": [4, 8]}
 
 
-@pytest.fixture(scope="module")
-def prepared(crops, tmp_path_factory):
-    return prepare_cases(read_dataset(crops), tmp_path_factory.mktemp("work"), SPACING, "dataset", Progress())
-
-
 def test_preprocessed_cases_hold_their_microbleeds(prepared):
     assert len(prepared) == 4
     assert sum(len(case.microbleeds) for case in prepared) == 12

@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from CMBDetectorLib.datasets.bids import read_dataset
 from CMBDetectorLib.detection.patches import cut_windows
-from CMBDetectorLib.progress import Progress
-from CMBDetectorLib.training.cases import PreparedCase, prepare_cases
+from CMBDetectorLib.training.cases import PreparedCase
 from CMBDetectorLib.training.patches import Stage1Sampler, Stage2Sampler
 from CMBDetectorLib.training.settings import settings_from
 from CMBDetectorLib.training.transplants import Transplant, Transplants, shadow_of
@@ -19,11 +17,6 @@ SPACING = (0.45, 0.45, 1.0)
 SHAPE = (80, 72, 40)
 CENTRE = np.array([40.0, 36.0, 20.0])
 WAYS = (np.stack(np.indices(SHAPE), -1) - CENTRE) * SPACING
-
-
-@pytest.fixture(scope="module")
-def prepared(crops, tmp_path_factory):
-    return prepare_cases(read_dataset(crops), tmp_path_factory.mktemp("work"), SPACING, "dataset", Progress())
 
 
 @pytest.fixture
