@@ -31,7 +31,7 @@ _STAGES: dict[Depth, list[tuple[str, float]]] = {
 # Small batches: with batch normalisation held, their size does not matter. Most of the epochs are done only where the
 # scans are unlike those that the model knows; otherwise the scans left out end the training after a few.
 _TUNED_UNET = {"batch_sizes": (8,), "epochs": 6, "steps": 15, "learning_rate": 1e-4}
-_TUNED_CNN = {"batch_sizes": (16,), "epochs": 16, "steps": 25, "learning_rate": 3e-4, "rounds": 1}
+_TUNED_CNN = {"batch_sizes": (16,), "epochs": 16, "steps": 25, "learning_rate": 3e-4, "rounds": 1, "transplants": 0}
 
 
 @dataclass(frozen=True)

@@ -221,6 +221,7 @@ def test_from_scratch_a_model_is_retrained_by_its_recipe_and_else_with_its_own_t
     anew, tuned = (retrain_settings(start, depth) for depth in ("from-scratch", "second-stage"))
     assert (anew.mimic_threshold, anew.stage1_threshold) == (recipe.mimic_threshold, recipe.stage1_threshold)
     assert anew.cnn.learning_rate == recipe.cnn.learning_rate > tuned.cnn.learning_rate
+    assert anew.cnn.transplants == recipe.cnn.transplants > tuned.cnn.transplants == 0
     known = start.thresholds
     assert (tuned.mimic_threshold, tuned.stage1_threshold) == (known["mimics"], known["stage1"])
     assert known["mimics"] != recipe.mimic_threshold
