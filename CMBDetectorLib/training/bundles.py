@@ -104,9 +104,8 @@ def _fit_unets(
     if start is not None and settings.keep_unets:
         return {batch: _network(start, "unets", number) for number, batch in enumerate(unet.batch_sizes)}
     sampler = Stage1Sampler(
-        cases, settings.spacing_mm, unet.shift, settings.target_sigma_mm, window(architecture), unet.scanners,
-        unet.transplants,
-    )  # fmt: skip
+        cases, settings.spacing_mm, unet.shift, settings.target_sigma_mm, window(architecture), unet.scanners
+    )
     unets = {}
     for number, batch in enumerate(unet.batch_sizes):
         name = f"unet-{batch}"

@@ -12,7 +12,7 @@ from CMBDetectorLib.evaluation.matching import HIT_RADIUS_MM
 from CMBDetectorLib.networks.unet import WINDOW
 from CMBDetectorLib.training.augmentation import flip_and_rotate, random_shifts, vary_scanner
 from CMBDetectorLib.training.cases import PreparedCase
-from CMBDetectorLib.training.transplants import Transplant, Transplants
+from CMBDetectorLib.training.transplants import Transplants
 
 _DARK_SHARE = 0.6
 """Part of stage 1's windows without a chosen microbleed that is centred on a dark spot; the rest is anywhere."""
@@ -33,45 +33,34 @@ class Stage1Sampler:
         sigma_mm: float,
         window: Sequence[int] = WINDOW,
         scanners: bool = False,
-        transplants: int = 0,
     ) -> None:
-        """``window``: voxels of a window; ``scanners``: intensities vary, too; ``transplants``: transplanted
-        microbleeds are drawn as often as so many more marked ones would be."""
+        """``window``: voxels of a window; ``scanners``: intensities vary, too."""
         self._window, self._scanners = tuple(window), scanners
         self._cases = list(cases)
         self._spacing = np.array(spacing_mm)
         self._shift = shift
         self._sigma = sigma_mm
         self._lesions = [(number, ijk) for number, case in enumerate(cases) for ijk in case.microbleeds]
-        self._transplants = Transplants(cases, spacing_mm, transplants)
 
     def __call__(self, rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Return windows and targets, both (count, *window, 1) float32, in random order."""
         places = [self._lesion_place(rng) for _ in range(count // 2)]
-        places += [(*self._other_place(rng), None) for _ in range(count - len(places))]
+        places += [self._other_place(rng) for _ in range(count - len(places))]
         images = np.zeros((count, *self._window), np.float32)
         targets = np.zeros((count, *self._window), np.float32)
-        for target_row, (number, centre, transplant) in zip(rng.permutation(count), places, strict=True):
+        for target_row, (number, centre) in zip(rng.permutation(count), places, strict=True):
             case = self._cases[number]
             image = cut_windows(case.image, centre[None], self._window)[0]
-            start, microbleeds = centre - np.array(self._window) // 2, case.microbleeds
-            if transplant is not None:
-                transplant.darken(image, start)
-                microbleeds = np.concatenate([microbleeds, transplant.ijk[None]])
             if self._scanners:
                 image = vary_scanner(rng, image)
-            around = microbleeds - start
+            around = case.microbleeds - (centre - np.array(self._window) // 2)
             target = centre_map(around, self._spacing, target_sigma(self._sigma, case.stored_mm), self._window)
             images[target_row], targets[target_row] = flip_and_rotate(rng, image, target)
         return images[..., None], targets[..., None]
 
-    def _lesion_place(self, rng: np.random.Generator) -> tuple[int, np.ndarray, Transplant | None]:
-        transplant = self._transplants.draw(rng)
-        if transplant is None:
-            number, ijk = self._lesions[rng.integers(len(self._lesions))]
-        else:
-            number, ijk = transplant.case, transplant.ijk
-        return number, np.round(ijk).astype(int) + random_shifts(rng, 1, self._shift)[0], transplant
+    def _lesion_place(self, rng: np.random.Generator) -> tuple[int, np.ndarray]:
+        number, ijk = self._lesions[rng.integers(len(self._lesions))]
+        return number, np.round(ijk).astype(int) + random_shifts(rng, 1, self._shift)[0]
 
     def _other_place(self, rng: np.random.Generator) -> tuple[int, np.ndarray]:
         number = int(rng.integers(len(self._cases)))
@@ -97,7 +86,8 @@ class Stage2Sampler:
         transplants: int = 0,
     ) -> None:
         """``mimics`` and ``hits`` are voxel positions (n, 3) in the image of each case: what stage 1 proposes falsely,
-        and what it proposes for microbleeds, to learn beside their true centres. The others are as for stage 1."""
+        and what it proposes for microbleeds, to learn beside their true centres. ``transplants``: transplanted ones are
+        drawn as often as so many more microbleeds would be. The others are as for stage 1."""
         self._cases = list(cases)
         self._window, self._scanners = tuple(window), scanners
         self._lesions = [(number, ijk) for number, case in enumerate(cases) for ijk in case.microbleeds]

@@ -22,7 +22,7 @@ class FitSettings:
     ``shift`` is the largest random shift of a microbleed from the centre of its window, in voxels (i, j, k).
     ``scanners``: windows also vary in what scanners do to intensities. After each but the last of ``rounds`` equal
     parts of the training the mistakes are weighed anew, hardest first (stage 2). ``transplants``: microbleeds that
-    were transplanted into other tissue are learnt from as if the dataset had so many more.
+    were transplanted into other tissue are learnt from as if the dataset had so many more (stage 2).
     """
 
     batch_sizes: tuple[int, ...]
