@@ -63,6 +63,7 @@ def _settings(start: Path) -> Any:
 def _variants(epochs: int) -> dict[str, tuple[Callable, Callable]]:
     """Return for each variant how it changes the settings, and which of the cases it learns from."""
     from CMBDetectorLib.networks.cnn import DEFAULT_CNN
+    from CMBDetectorLib.networks.context import DEFAULT_CONTEXT
 
     def fit(**changes: object) -> Callable:
         return lambda s: replace(s, cnn=replace(s.cnn, batch_sizes=(20,), epochs=epochs, steps=50, **changes))
@@ -81,7 +82,10 @@ def _variants(epochs: int) -> dict[str, tuple[Callable, Callable]]:
         "without the variation of scanners": (fit(scanners=False), every),
         "all mimics alike (one round)": (fit(rounds=1), every),
         "the paper's CNN (20x20x16 voxels)": (paper(), every),
-        "the same, mirror images, log-odds": (paper(flips=True, stage1_weight=1.0), every),
+        "the same, mirror images, log-odds": (
+            paper(**{key: DEFAULT_CONTEXT[key] for key in ("flips", "stage1_weight")}),
+            every,
+        ),
         "half of the heads": (fit(), lambda cases: cases[::2]),
         "a quarter of the heads": (fit(), lambda cases: cases[::4]),
     }

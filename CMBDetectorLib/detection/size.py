@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
-_REACH_MM = 6.0
-_SHELL_MM = (4.0, 6.0)
+BACKGROUND_MM, REACH_MM = 4.0, 6.0
+"""From where to where around a spot its background is measured."""
 
 
 def apparent_diameter(image: np.ndarray, mask: np.ndarray, ijk: Sequence[float], spacing_mm: Sequence[float]) -> float:
@@ -21,29 +22,51 @@ def apparent_diameter(image: np.ndarray, mask: np.ndarray, ijk: Sequence[float],
     """
     spacing = np.array(spacing_mm, dtype=float)
     centre = np.round(ijk).astype(int)
-    reach = np.ceil(_REACH_MM / spacing).astype(int)
+    reach = np.ceil(REACH_MM / spacing).astype(int)
     low, high = np.maximum(centre - reach, 0), np.minimum(centre + reach + 1, image.shape)
     box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
     part, brain = image[box], mask[box]
     grid = np.stack(np.meshgrid(*[np.arange(a, b) for a, b in zip(low, high, strict=True)], indexing="ij"), -1)
     distance = np.linalg.norm((grid - np.asarray(ijk)) * spacing, axis=-1)
     voxel = float(np.prod(spacing))
-    smallest = _sphere_diameter(voxel)
-    shell = brain & (distance >= _SHELL_MM[0]) & (distance <= _SHELL_MM[1])
-    near = brain & (distance <= max(1.0, float(spacing.max())))
+    spot = dark_spot(part, brain, distance, max(1.0, float(spacing.max())))
+    region = spot.region(0.5) if spot is not None and spot.darkest < spot.background else np.zeros(0)
+    return _sphere_diameter(voxel * max(1, int(np.count_nonzero(region))))
+
+
+@dataclass(frozen=True)
+class DarkSpot:
+    """A spot in a box of an image: the median ``background`` of the brain 4 to 6 mm away and its ``darkest`` voxel's
+    intensity. ``_part`` are the intensities of the box, ``_within`` the brain up to 6 mm away, ``_near`` the middle."""
+
+    background: float
+    darkest: float
+    _part: np.ndarray
+    _within: np.ndarray
+    _near: np.ndarray
+
+    def region(self, level: float) -> np.ndarray:
+        """Return what is connected to the darkest voxel and darker than ``level`` (0 to 1) of the way to the
+        background: bool, as the box."""
+        dark = self._within & (self._part <= self.darkest + level * (self.background - self.darkest))
+        labels, _ = ndimage.label(dark)
+        seeds = labels[self._near & (self._part == self.darkest)]
+        seeds = seeds[seeds > 0]
+        return labels == seeds[0] if len(seeds) else np.zeros(dark.shape, bool)
+
+
+def dark_spot(part: np.ndarray, brain: np.ndarray, distance_mm: np.ndarray, near_mm: float) -> DarkSpot | None:
+    """Return the spot in the middle of ``part`` (i, j, k; a box of the image), its darkest voxel at most ``near_mm``
+    from there; None without brain in the middle or around.
+
+    ``brain`` (bool) and ``distance_mm``, of each voxel from the middle, have the shape of ``part``.
+    """
+    shell = brain & (distance_mm >= BACKGROUND_MM) & (distance_mm <= REACH_MM)
+    near = brain & (distance_mm <= near_mm)
     if not shell.any() or not near.any():
-        return smallest
-    background = float(np.median(part[shell]))
-    darkest = float(part[near].min())
-    if darkest >= background:
-        return smallest
-    dark = brain & (part <= (background + darkest) / 2) & (distance <= _REACH_MM)
-    labels, _ = ndimage.label(dark)
-    seed = labels[near & (part == darkest)]
-    seed = seed[seed > 0]
-    if not len(seed):
-        return smallest
-    return _sphere_diameter(voxel * int(np.count_nonzero(labels == seed[0])))
+        return None
+    background, darkest = float(np.median(part[shell])), float(part[near].min())
+    return DarkSpot(background, darkest, part, brain & (distance_mm <= REACH_MM), near)
 
 
 def _sphere_diameter(volume_mm3: float) -> float:

@@ -18,7 +18,7 @@ from CMBDetectorLib.training.cases import PreparedCase
 from CMBDetectorLib.training.finetuning import PATIENCE, Network, load_networks, tune_cnns, tune_unets
 from CMBDetectorLib.training.proposals import Proposals, hits_in, mimics_of, propose
 from CMBDetectorLib.training.replay import SHARE, Replay
-from CMBDetectorLib.training.settings import TrainingSettings, further, recipe_of, settings_from
+from CMBDetectorLib.training.settings import TrainingSettings, further, recipe_of, settings_from, with_networks_of
 
 Depth = Literal["second-stage", "both-stages", "from-scratch"]
 DEPTHS: tuple[Depth, ...] = ("second-stage", "both-stages", "from-scratch")
@@ -95,16 +95,10 @@ def retrain_settings(
     Raises:
         BadInputError: a length is below 1.
     """
-    settings = further(settings_from(seed, epochs, steps, recipe=recipe_of(start.card)), start.card)
+    recipe = settings_from(seed, epochs, steps, recipe=recipe_of(start.card))
     if depth == "from-scratch":
-        base = settings_from(seed, epochs, steps, recipe=recipe_of(start.card))
-        return replace(
-            settings,
-            unet=replace(settings.unet, learning_rate=base.unet.learning_rate),
-            cnn=replace(settings.cnn, learning_rate=base.cnn.learning_rate),
-            mimic_threshold=base.mimic_threshold,
-            stage1_threshold=base.stage1_threshold,
-        )
+        return with_networks_of(recipe, start.card)
+    settings = further(recipe, start.card)
     asked = {key: value for key, value in (("epochs", epochs), ("steps", steps)) if value}
     return replace(
         settings,

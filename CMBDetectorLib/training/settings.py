@@ -99,6 +99,17 @@ def recipe_of(card: Mapping[str, Any]) -> str:
     return str(card.get("training", {}).get("settings", {}).get("recipe", "paper"))
 
 
+def with_networks_of(settings: TrainingSettings, card: Mapping[str, Any]) -> TrainingSettings:
+    """Return ``settings`` for networks like those of the model of ``card``: its voxel size and its architectures."""
+    networks = card["networks"]
+    return replace(
+        settings,
+        spacing_mm=tuple(card["spacing_mm"]),
+        unet_architecture=networks["unets"][0]["architecture"],
+        cnn_architecture=networks["cnns"][0]["architecture"],
+    )
+
+
 def further(
     settings: TrainingSettings, card: Mapping[str, Any], cnn_channels: Sequence[int] | None = None
 ) -> TrainingSettings:
@@ -110,18 +121,14 @@ def further(
     Raises:
         ModelError: its CNNs cannot have these channels.
     """
-    networks = card["networks"]
-    cnn_architecture = networks["cnns"][0]["architecture"]
-    cnn_rate = _FURTHER_RATE
+    settings, cnn_rate = with_networks_of(settings, card), _FURTHER_RATE
     if cnn_channels is not None:
-        cnn_architecture, cnn_rate = widened_architecture(cnn_architecture, cnn_channels), _WIDENED_RATE
+        settings = replace(settings, cnn_architecture=widened_architecture(settings.cnn_architecture, cnn_channels))
+        cnn_rate = _WIDENED_RATE
     return replace(
         settings,
-        spacing_mm=tuple(card["spacing_mm"]),
         unet=replace(settings.unet, learning_rate=settings.unet.learning_rate * _FURTHER_RATE),
         cnn=replace(settings.cnn, learning_rate=settings.cnn.learning_rate * cnn_rate),
-        unet_architecture=networks["unets"][0]["architecture"],
-        cnn_architecture=cnn_architecture,
         mimic_threshold=float(card["thresholds"]["mimics"]),
         stage1_threshold=float(card["thresholds"]["stage1"]),
     )

@@ -13,11 +13,10 @@ import numpy as np
 from scipy import ndimage
 
 from CMBDetectorLib.detection.patches import cut_windows
+from CMBDetectorLib.detection.size import BACKGROUND_MM, REACH_MM, dark_spot
 from CMBDetectorLib.training.augmentation import flip_and_rotate
 from CMBDetectorLib.training.cases import PreparedCase
 
-_REACH_MM = 6.0
-_BACKGROUND_MM = 4.0  # from here to the reach, as for the apparent diameter
 _CENTRE_MM = 1.5  # a reader's mark is so far off at most
 _LEVELS = (0.5, 0.35, 0.2)  # of its depth: the first at which it does not run into something else that is dark
 _FADE_MM = (0.5, 1.5)  # beyond that level
@@ -96,27 +95,22 @@ def shadow_of(case: PreparedCase, ijk: np.ndarray, spacing_mm: Sequence[float]) 
     longer: what lies within one slice shows on its neighbours, too, once they are interpolated.
     """
     spacing = np.array(spacing_mm, float)
-    reach = np.maximum(_REACH_MM, 2 * np.array(case.stored_mm))
+    reach = np.maximum(REACH_MM, 2 * np.array(case.stored_mm))
     half = np.ceil(reach / spacing).astype(int)
     part = cut_windows(case.image, np.array([ijk]), 2 * half + 1)[0]
-    step = spacing * _REACH_MM / reach
+    step = spacing * REACH_MM / reach
     ways = np.stack(np.meshgrid(*[np.arange(-h, h + 1) for h in half], indexing="ij"), -1)
     distance = np.linalg.norm(ways * step, axis=-1)
     brain = part > 0
-    around = brain & (distance >= _BACKGROUND_MM) & (distance <= _REACH_MM)
-    near = brain & (distance <= _CENTRE_MM)
-    if not around.any() or not near.any():
-        return None
-    signal, darkest = float(np.median(part[around])), float(part[near].min())
-    if signal - darkest < _LEAST_CONTRAST * signal:
+    spot = dark_spot(part, brain, distance, _CENTRE_MM)
+    if spot is None or spot.background - spot.darkest < _LEAST_CONTRAST * spot.background:
         return None
     for level in _LEVELS:
-        labels, _ = ndimage.label(brain & (part <= darkest + level * (signal - darkest)))
-        core = labels == labels[near & (part == darkest)][0]
-        if not (core & (distance > _BACKGROUND_MM)).any():
+        core = spot.region(level)
+        if not (core & (distance > BACKGROUND_MM)).any():
             beyond = ndimage.distance_transform_edt(~core, sampling=tuple(step))
             fade = np.clip((_FADE_MM[1] - beyond) / (_FADE_MM[1] - _FADE_MM[0]), 0, 1)
-            return np.asarray(1 - fade * (1 - np.clip(part / signal, 0, 1)), np.float32)
+            return np.asarray(1 - fade * (1 - np.clip(part / spot.background, 0, 1)), np.float32)
     return None
 
 
