@@ -123,8 +123,10 @@ def further(
     """
     settings, cnn_rate = with_networks_of(settings, card), _FURTHER_RATE
     if cnn_channels is not None:
-        settings = replace(settings, cnn_architecture=widened_architecture(settings.cnn_architecture, cnn_channels))
-        cnn_rate = _WIDENED_RATE
+        wider = widened_architecture(settings.cnn_architecture, cnn_channels)
+        if wider != settings.cnn_architecture:
+            cnn_rate = _WIDENED_RATE
+        settings = replace(settings, cnn_architecture=wider)
     return replace(
         settings,
         unet=replace(settings.unet, learning_rate=settings.unet.learning_rate * _FURTHER_RATE),

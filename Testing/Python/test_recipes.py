@@ -24,7 +24,7 @@ from CMBDetectorLib.training.bundles import _Rounds
 from CMBDetectorLib.training.fitting import go_part_of_the_way
 from CMBDetectorLib.training.patches import Stage1Sampler, Stage2Sampler
 from CMBDetectorLib.training.retraining import retrain_settings
-from CMBDetectorLib.training.settings import settings_from
+from CMBDetectorLib.training.settings import further, settings_from
 
 SPACING = (0.45, 0.45, 1.0)
 SMALL = {
@@ -35,7 +35,7 @@ SAME_IN_BOTH_ORDERS = """
 import numpy as np
 from CMBDetectorLib.networks.catalogue import build, window
 from CMBDetectorLib.training.retraining import retrain_settings
-from CMBDetectorLib.training.settings import settings_from
+from CMBDetectorLib.training.settings import further, settings_from
 for recipe in ("paper", "context"):
     settings = settings_from(tiny=True, recipe=recipe)
     for architecture in (settings.unet_architecture, settings.cnn_architecture):
@@ -149,31 +149,45 @@ def test_larger_windows_slide_by_a_third_of_themselves():
     assert exact_windows(mask, (48, 48, 24)) == 27
 
 
-def test_a_model_is_trained_further(worker, crops, tmp_path):
-    short = ("--tiny", "--epochs", 1, "--steps", 2, "--seed", 3, "--cases", tmp_path / "cases")
-    first = worker("train", crops, "--output", tmp_path / "first", *short, "--mimic-threshold", 0.1)
-    assert first.code == 0, first.stderr[-2000:]
-    times = [path.stat().st_mtime_ns for path in (tmp_path / "cases").rglob("image.npy")]
-    second = worker("train", crops, "--output", tmp_path / "second", *short, "--from", tmp_path / "first")
-    assert second.code == 0, second.stderr[-2000:]
-    assert [path.stat().st_mtime_ns for path in (tmp_path / "cases").rglob("image.npy")] == times
-    parent, child = load_bundle(tmp_path / "first"), load_bundle(tmp_path / "second")
+SHORT = ("--tiny", "--epochs", 1, "--steps", 2, "--seed", 3)
+
+
+@pytest.fixture(scope="module")
+def first(worker, crops, tmp_path_factory):
+    """A folder with a model ``first`` (mimics from 0.1 on) and ``train``: trains that model further, into a name."""
+    folder = tmp_path_factory.mktemp("further")
+
+    def train(name, *options):
+        run = worker("train", crops, "--output", folder / name, *SHORT, "--cases", folder / "cases", *options)
+        assert run.code == 0, run.stderr[-2000:]
+        return load_bundle(folder / name)
+
+    train("first", "--mimic-threshold", 0.1)
+    return folder, lambda name, *options: train(name, "--from", folder / "first", *options)
+
+
+def test_a_model_is_trained_further(first):
+    folder, train = first
+    times = [path.stat().st_mtime_ns for path in (folder / "cases").rglob("image.npy")]
+    parent, child = load_bundle(folder / "first"), train("second")
+    assert [path.stat().st_mtime_ns for path in (folder / "cases").rglob("image.npy")] == times
     assert child.card["parent"] == parent.reference
     assert child.card["training"]["settings"]["recipe"] == "context"
     assert child.checksum != parent.checksum
     assert child.thresholds == parent.thresholds | {"shown": child.thresholds["shown"]}
     assert parent.thresholds["mimics"] == 0.1
     assert child.networks("cnns")[0][1] == parent.networks("cnns")[0][1]
-    kept = worker("train", crops, "--output", tmp_path / "kept", *short, "--from", tmp_path / "first", "--keep-unets")
-    assert kept.code == 0, kept.stderr[-2000:]
-    after = load_bundle(tmp_path / "kept")
+
+
+def test_of_a_model_the_u_nets_are_kept_and_the_cnns_go_part_of_the_way(first):
+    folder, train = first
+    parent = load_bundle(folder / "first")
+    kept, part = train("kept", "--keep-unets"), train("part", "--keep-unets", "--new-share", 0.25)
     for kind, stays in (("unets", True), ("cnns", False)):
-        for (old, _), (new, _) in zip(parent.networks(kind), after.networks(kind), strict=True):
+        for (old, _), (new, _) in zip(parent.networks(kind), kept.networks(kind), strict=True):
             weights = zip(backend.load(old).get_weights(), backend.load(new).get_weights(), strict=True)
             assert all(np.array_equal(a, b) for a, b in weights) == stays
-    part = ("--from", tmp_path / "first", "--keep-unets", "--new-share", 0.25)
-    assert worker("train", crops, "--output", tmp_path / "part", *short, *part).code == 0
-    three = [load_bundle(tmp_path / name).networks("cnns")[1][0] for name in ("first", "part", "kept")]
+    three = [model.networks("cnns")[1][0] for model in (parent, part, kept)]
     for old, between, new in zip(*(backend.load(path).get_weights() for path in three), strict=True):
         np.testing.assert_allclose(between, 0.75 * old + 0.25 * new, rtol=1e-4, atol=1e-6)
 
@@ -185,20 +199,28 @@ def test_only_what_a_model_has_can_be_kept(worker, crops, tmp_path, asked):
     assert "--from" in refused.events[-1]["hint"]
 
 
-def test_a_model_s_cnns_are_widened(worker, crops, tmp_path):
-    short = ("--tiny", "--epochs", 1, "--steps", 2, "--seed", 3, "--cases", tmp_path / "cases")
-    first = worker("train", crops, "--output", tmp_path / "first", *short, "--recipe", "context")
-    assert first.code == 0, first.stderr[-2000:]
-    known = load_bundle(tmp_path / "first").networks("cnns")[0][1]["channels"]
-    further = (*short, "--from", tmp_path / "first", "--keep-unets", "--cnn-channels")
-    refused = worker("train", crops, "--output", tmp_path / "narrow", *further, *[n - 1 for n in known])
+def test_a_model_s_cnns_are_widened(worker, crops, first, tmp_path):
+    folder, train = first
+    known = load_bundle(folder / "first").networks("cnns")[0][1]["channels"]
+    narrow = ("--from", folder / "first", "--keep-unets", "--cnn-channels", *[n - 1 for n in known])
+    refused = worker("train", crops, "--output", tmp_path / "narrow", *SHORT, "--cases", folder / "cases", *narrow)
     assert refused.code != 0
     assert "cannot become" in refused.events[-1]["message"]
-    wide = worker("train", crops, "--output", tmp_path / "wide", *further, *[n + 2 for n in known])
-    assert wide.code == 0, wide.stderr[-2000:]
-    path, architecture = load_bundle(tmp_path / "wide").networks("cnns")[0]
+    wide = train("wide", "--keep-unets", "--cnn-channels", *[n + 2 for n in known])
+    path, architecture = wide.networks("cnns")[0]
     assert architecture["channels"] == [n + 2 for n in known]
     assert backend.load(path).get_layer("near0a_conv").get_weights()[0].shape[-1] == known[0] + 2
+
+
+def test_only_new_channels_are_learnt_faster():
+    card = load_bundle("default").card
+    settings = settings_from(recipe="context")
+    channels = card["networks"]["cnns"][0]["architecture"]["channels"]
+    as_before, same = further(settings, card), further(settings, card, channels)
+    wider = further(settings, card, [n + 1 for n in channels])
+    assert same == as_before
+    assert wider.cnn.learning_rate > as_before.cnn.learning_rate
+    assert wider.unet == as_before.unet
 
 
 def test_where_a_model_shows_candidates_is_measured(worker, crops, tiny_model, tmp_path):
