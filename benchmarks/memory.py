@@ -20,6 +20,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "Testing" / "Chaos"), str(ROOT)]
@@ -113,7 +114,6 @@ def measure(arguments: list[str], limit_bytes: int, environment: dict[str, str])
 def write_stand_in(folder: Path) -> None:
     """Write an nnU-Net model of the usual size for 1 mm voxels whose mask is what is brighter than the mean."""
     import torch
-    from dynamic_network_architectures.architectures.unet import PlainConvUNet
 
     stages = len(_FEATURES)
     architecture = {
@@ -124,8 +124,26 @@ def write_stand_in(folder: Path) -> None:
         "dropout_op": None, "dropout_op_kwargs": None, "nonlin": "torch.nn.LeakyReLU",
         "nonlin_kwargs": {"inplace": True},
     }  # fmt: skip
+    dataset = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "brain": 1}, "numTraining": 1}
+    (folder / CHECKPOINT).parent.mkdir(parents=True)
+    torch.save(
+        {
+            "network_weights": _weights(architecture), "trainer_name": "nnUNetTrainer",
+            "init_args": {"configuration": "3d_fullres"}, "inference_allowed_mirroring_axes": (0, 1, 2),
+        },
+        folder / CHECKPOINT,
+    )  # fmt: skip
+    (folder / "plans.json").write_text(json.dumps(_plans(architecture)), encoding="utf-8")
+    (folder / "dataset.json").write_text(json.dumps({**dataset, "file_ending": ".nii.gz"}), encoding="utf-8")
+
+
+def _weights(architecture: dict[str, Any]) -> dict[str, Any]:
+    """Return the network's weights by name: all 0 but for those that hand the input on, voxel by voxel."""
+    import torch
+    from dynamic_network_architectures.architectures.unet import PlainConvUNet
+
     built = dict(architecture, conv_op=torch.nn.Conv3d, norm_op=torch.nn.InstanceNorm3d, nonlin=torch.nn.LeakyReLU)
-    state = PlainConvUNet(input_channels=1, num_classes=2, deep_supervision=False, **built).state_dict()
+    state: dict[str, Any] = PlainConvUNet(input_channels=1, num_classes=2, deep_supervision=False, **built).state_dict()
     for name, values in state.items():
         if name.endswith("norm.weight") or ".all_modules.1.weight" in name:
             values.fill_(1.0)
@@ -139,6 +157,11 @@ def write_stand_in(folder: Path) -> None:
             values[0, values.shape[0] if values.shape[1] == 2 * values.shape[0] else 0][middle] = 1.0
         elif name.startswith("decoder.seg_layers"):
             values[1] = 1.0 if name.endswith("weight") else 0.0
+    return state
+
+
+def _plans(architecture: dict[str, Any]) -> dict[str, Any]:
+    """Return the plans from which nnU-Net builds the network and cuts a scan."""
     resampling = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
     configuration = {
         "data_identifier": "nnUNetPlans_3d_fullres", "preprocessor_name": "DefaultPreprocessor", "batch_size": 2,
@@ -155,7 +178,7 @@ def write_stand_in(folder: Path) -> None:
         },
         "batch_dice": False,
     }  # fmt: skip
-    plans = {
+    return {
         "dataset_name": "Dataset001_StandIn", "plans_name": "nnUNetPlans",
         "original_median_spacing_after_transp": [1.0, 1.0, 1.0],
         "original_median_shape_after_transp": [160, 200, 170], "image_reader_writer": "SimpleITKIO",
@@ -164,17 +187,6 @@ def write_stand_in(folder: Path) -> None:
         "label_manager": "LabelManager",
         "foreground_intensity_properties_per_channel": {"0": {"mean": 0.0, "std": 1.0}},
     }  # fmt: skip
-    dataset = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "brain": 1}, "numTraining": 1}
-    (folder / CHECKPOINT).parent.mkdir(parents=True)
-    torch.save(
-        {
-            "network_weights": state, "trainer_name": "nnUNetTrainer", "init_args": {"configuration": "3d_fullres"},
-            "inference_allowed_mirroring_axes": (0, 1, 2),
-        },
-        folder / CHECKPOINT,
-    )  # fmt: skip
-    (folder / "plans.json").write_text(json.dumps(plans), encoding="utf-8")
-    (folder / "dataset.json").write_text(json.dumps({**dataset, "file_ending": ".nii.gz"}), encoding="utf-8")
 
 
 def _simulated(folder: Path) -> Path:
