@@ -53,6 +53,13 @@ class Bundle:
         return tuple(float(v) for v in self.card["spacing_mm"])  # type: ignore[return-value]
 
     @property
+    def coarsest_mm(self) -> tuple[float, float, float]:
+        """The coarsest voxels in mm (R, A, S) of the scans that the networks learnt from; of a card that does not tell,
+        twice :attr:`spacing_mm`."""
+        known = self.card.get("coarsest_mm") or [2 * v for v in self.spacing_mm]
+        return tuple(float(v) for v in known)  # type: ignore[return-value]
+
+    @property
     def thresholds(self) -> dict[str, float]:
         """``stage1`` (candidates), ``mimics`` (mining) and ``shown`` (candidates presented first)."""
         return {key: float(value) for key, value in self.card["thresholds"].items()}
@@ -203,8 +210,9 @@ def _check_card(card: Mapping[str, Any]) -> None:
         raise ValueError(f"schema {card['schema']}")
     for key in ("name", "version", "parent", "training_data", "licence", "description", "metrics"):
         card[key]
-    if len(card["spacing_mm"]) != 3 or not all(float(v) > 0 for v in card["spacing_mm"]):
-        raise ValueError("spacing_mm")
+    for voxels in (card["spacing_mm"], card.get("coarsest_mm", card["spacing_mm"])):
+        if len(voxels) != 3 or not all(float(v) > 0 for v in voxels):
+            raise ValueError("spacing_mm")
     for key in ("stage1", "mimics", "shown"):
         float(card["thresholds"][key])
     for name in card["files"]:

@@ -24,7 +24,6 @@ MODEL_SPACING_MM = (0.45, 0.45, 1.0)
 MARGIN = (10, 10, 8)
 
 _SAME_SPACING = 0.05
-_NOTED_UPSAMPLING = 2.0
 # Less is no brain, nor a part of one that could be searched.
 _SMALLEST_MASK_ML = 1.0
 _SMALLEST_SHARE = 0.02
@@ -59,6 +58,7 @@ def preprocess(
     spacing_mm: Sequence[float] = MODEL_SPACING_MM,
     progress: Progress | None = None,
     device: str = "auto",
+    coarsest_mm: Sequence[float] | None = None,
 ) -> Preprocessed:
     """Make ``scan`` ready for the networks.
 
@@ -69,6 +69,7 @@ def preprocess(
         spacing_mm: the model's voxel size along R, A, S; an axis that is within 5 % of it stays as it is.
         progress: told of the stages ``"brain mask"``, ``"bias field"`` and ``"normalisation"``.
         device: where HD-BET runs: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        coarsest_mm: the coarsest voxels along R, A, S that the model knows; a scan with coarser ones gets a note.
 
     Raises:
         BadInputError: the mask does not fit the scan, is empty or too small, or the scan holds nothing above 0.
@@ -90,8 +91,9 @@ def preprocess(
     notes += bias_notes
 
     progress.report(NORMALISATION, 0, 2)
-    image, mask, spacing_notes = _resampled(image, mask, spacing_mm)
-    notes += spacing_notes
+    if coarsest_mm is not None:
+        notes += _coarse(image.spacing, coarsest_mm)
+    image, mask = _resampled(image, mask, spacing_mm)
     progress.report(NORMALISATION, 1, 2)
     image = normalise(image, mask)
     lower, upper = _box(mask.array, MARGIN)
@@ -142,19 +144,22 @@ def _check_mask(scan: Volume, mask: Volume, wanted: str | Path | Volume) -> list
     return []
 
 
-def _resampled(image: Volume, mask: Volume, spacing_mm: Sequence[float]) -> tuple[Volume, Volume, list[str]]:
-    """Return both at ``spacing_mm`` where an axis differs from it by more than 5 %, and a note on coarse axes."""
+def _coarse(spacing_mm: Sequence[float], coarsest_mm: Sequence[float]) -> list[str]:
+    if (np.array(spacing_mm) <= np.array(coarsest_mm, float) * (1 + _SAME_SPACING)).all():
+        return []
+    sizes = [" x ".join(f"{s:.3g}" for s in spacing) for spacing in (spacing_mm, coarsest_mm)]
+    return [f"The voxels of {sizes[0]} mm are coarser than the model knows them ({sizes[1]} mm): expect misses."]
+
+
+def _resampled(image: Volume, mask: Volume, spacing_mm: Sequence[float]) -> tuple[Volume, Volume]:
+    """Return both at ``spacing_mm`` where an axis differs from it by more than 5 %."""
     old, wanted = np.array(image.spacing), np.array(spacing_mm, float)
     target = np.where(np.abs(old / wanted - 1) > _SAME_SPACING, wanted, old)
-    notes = []
-    if (old / target > _NOTED_UPSAMPLING).any():
-        sizes = [" x ".join(f"{s:.3g}" for s in spacing) for spacing in (old, target)]
-        notes.append(f"The voxels of {sizes[0]} mm are far coarser than the model's {sizes[1]} mm: expect misses.")
     if np.array_equal(target, old):
-        return image, mask, notes
+        return image, mask
     share = mask.with_array(mask.array.astype(np.float32)).resampled(target).array
     image = image.resampled(target)
-    return image, image.with_array(share >= 0.5), notes
+    return image, image.with_array(share >= 0.5)
 
 
 def _box(mask: np.ndarray, margin: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

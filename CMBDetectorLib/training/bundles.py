@@ -24,7 +24,7 @@ from CMBDetectorLib.networks.cnn import build_cnn, refold, unfold
 from CMBDetectorLib.networks.unet import lower_likelihood
 from CMBDetectorLib.networks.widening import widened
 from CMBDetectorLib.progress import Part, Progress
-from CMBDetectorLib.training.cases import PreparedCase
+from CMBDetectorLib.training.cases import PreparedCase, coarsest
 from CMBDetectorLib.training.fitting import POSITIVE_WEIGHT, fit, go_part_of_the_way
 from CMBDetectorLib.training.mimics import Mined, mine_mimics
 from CMBDetectorLib.training.patches import Stage1Sampler, Stage2Sampler
@@ -236,6 +236,7 @@ def save_bundle(
         "training_data": training_data,
         "licence": "Apache-2.0",
         "spacing_mm": list(settings.spacing_mm),
+        "coarsest_mm": coarsest(cases, None if start is None else start.coarsest_mm),
         "window": list(window(settings.cnn_architecture)),
         "thresholds": {
             "stage1": settings.stage1_threshold,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,6 +77,12 @@ class PreparedCase:
     def microbleeds(self) -> np.ndarray:
         """Voxel positions (n, 3), fractional."""
         return self.grid.to_ijk(self.microbleeds_ras.reshape(-1, 3))
+
+
+def coarsest(cases: Iterable[PreparedCase], known: Sequence[float] | None = None) -> list[float]:
+    """Return the coarsest voxels in mm, axis by axis, that ``cases`` were stored with, and of ``known`` where given."""
+    voxels = [case.stored_mm for case in cases] + ([] if known is None else [known])
+    return [round(float(v), 3) for v in np.max(voxels, axis=0)]
 
 
 def prepare_cases(

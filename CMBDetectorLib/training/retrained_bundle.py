@@ -19,6 +19,7 @@ from CMBDetectorLib.models.bundle import Bundle, write_bundle
 from CMBDetectorLib.models.companions import COMPARISON, PLOT, REPLAY
 from CMBDetectorLib.networks.catalogue import window
 from CMBDetectorLib.report.comparison_plot import write_comparison_plot
+from CMBDetectorLib.training.cases import PreparedCase, coarsest
 from CMBDetectorLib.training.retraining import Network, Plan, Retrained, save_networks
 
 SCHEMA = 1
@@ -28,11 +29,13 @@ _CARD_RATES = (1.0, 4.1, 14.5)
 
 @dataclass(frozen=True)
 class LocalData:
-    """The scans that were learnt from; ``is_simulated``: nobody was scanned. ``checksums`` are those of their files."""
+    """The scans that were learnt from; ``is_simulated``: nobody was scanned. ``checksums`` are those of their files,
+    ``coarsest_mm`` their coarsest voxels along R, A, S."""
 
     scans: Sequence[LocalScan]
     is_simulated: bool
     checksums: dict[str, str]
+    coarsest_mm: list[float]
 
     def manifest(self) -> list[dict[str, Any]]:
         """Return what each scan was: its id, its file's and its verdicts' SHA-256 and counts; no names of readers."""
@@ -48,9 +51,9 @@ class LocalData:
         ]
 
 
-def local_data(scans: Sequence[LocalScan], simulated: bool) -> LocalData:
-    """Return ``scans`` with the checksums of their files."""
-    return LocalData(scans, simulated, {scan.id: sha256(scan.scan) for scan in scans})
+def local_data(scans: Sequence[LocalScan], simulated: bool, cases: Sequence[PreparedCase]) -> LocalData:
+    """Return ``scans``, which were preprocessed as ``cases``, with the checksums of their files."""
+    return LocalData(scans, simulated, {scan.id: sha256(scan.scan) for scan in scans}, coarsest(cases))
 
 
 def seen_by(bundle: Bundle, data: LocalData) -> list[str]:
@@ -127,6 +130,7 @@ def _card(
         "training_data": told,
         "licence": start.card["licence"],
         "spacing_mm": list(start.card["spacing_mm"]),
+        "coarsest_mm": data.coarsest_mm if anew else list(map(max, data.coarsest_mm, start.coarsest_mm)),
         "window": list(window(retrained.cnns[0].architecture)),
         "thresholds": {
             "stage1": plan.settings.stage1_threshold,

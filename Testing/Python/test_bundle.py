@@ -21,7 +21,7 @@ def test_a_trained_bundle_can_be_loaded(tiny_model):
     bundle = load_bundle(tiny_model)
     assert bundle.name == "tiny"
     assert len(bundle.networks("unets")) == len(bundle.networks("cnns")) == 2
-    assert bundle.spacing_mm == (0.45, 0.45, 1.0)
+    assert bundle.spacing_mm == bundle.coarsest_mm == (0.45, 0.45, 1.0)
     assert len(bundle.provenance()["checksum"]) == 64
     assert "simulated" in bundle.card["training_data"]
     assert "Not for clinical use" in (tiny_model / "README.md").read_text(encoding="utf-8")
@@ -32,6 +32,15 @@ def test_the_bundled_model_is_whole_and_says_what_it_learnt_from():
     bundle = load_bundle()
     assert "simulated" in bundle.card["training_data"]
     assert sum(path.stat().st_size for path in bundle.folder.iterdir()) < 20e6
+    # Thick slices are nothing to warn of.
+    assert all(known >= stored for known, stored in zip(bundle.coarsest_mm, (1, 1, 5), strict=True))
+
+
+def test_a_card_that_does_not_tell_knows_voxels_up_to_twice_the_networks(copy):
+    card = json.loads((copy / "model.json").read_text())
+    del card["coarsest_mm"]
+    (copy / "model.json").write_text(json.dumps(card))
+    assert load_bundle(copy).coarsest_mm == (0.9, 0.9, 2.0)
 
 
 def test_a_changed_file_is_refused(copy):
@@ -56,6 +65,7 @@ def test_a_missing_file_is_refused(copy):
         lambda card: card["networks"].update(unets=[]),
         lambda card: card["files"].update({"../evil.keras": "0"}),
         lambda card: card.update(spacing_mm=[0, 1, 1]),
+        lambda card: card.update(coarsest_mm=[1, 1]),
         lambda card: card.update(schema=99),
         lambda card: card["networks"].update(cnns=[{"file": "other.keras", "architecture": {"kind": "cnn"}}]),
     ],

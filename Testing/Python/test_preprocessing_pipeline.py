@@ -104,12 +104,16 @@ def test_equal_spacing_is_not_interpolated_and_positions_stay():
     assert np.corrcoef(values, phantom.scan.array[tuple(voxels.T)])[0, 1] > 0.99
 
 
-def test_coarse_voxels_are_noted():
-    phantom = make_head((5.0, 5.0, 11.0))
-    result = preprocess(phantom.scan, phantom.brain, (5.0, 5.0, 5.0))
+@pytest.mark.parametrize(("orientation", "angle"), [("RAS", 0), ("SPL", 12)])
+def test_voxels_coarser_than_the_model_knows_are_noted(orientation, angle):
+    phantom = make_head((5.0, 5.0, 11.0) if orientation == "RAS" else (11.0, 5.0, 5.0), orientation, angle)
+    result = preprocess(phantom.scan, phantom.brain, (5.0, 5.0, 5.0), coarsest_mm=(6, 6, 10))
     check_contract(result, phantom.scan, (5.0, 5.0, 5.0))
     assert len(result.notes) == 1
     assert "5 x 5 x 11 mm" in result.notes[0]
+    assert "6 x 6 x 10 mm" in result.notes[0]
+    for known in ((5, 5, 11), (5, 5, 10.6), None):
+        assert not preprocess(phantom.scan, phantom.brain, (5.0, 5.0, 5.0), coarsest_mm=known).notes
 
 
 def test_negative_values_become_zero_with_a_note():

@@ -142,6 +142,7 @@ def test_a_new_version_is_registered_and_not_active(retrained, home, old_model):
     assert training["settings"]["replay_share"] > 0
     assert [scan["id"] for scan in training["manifest"]] == [f"sub-0{n}" for n in range(1, 5)]
     assert sum(scan["microbleeds"] for scan in training["manifest"]) == 12
+    assert bundle.coarsest_mm == verified(old_model).coarsest_mm
     assert bundle.replay is not None
     # Stage 1 is what it was, byte for byte.
     for path in old_model.glob("unet-*.keras"):

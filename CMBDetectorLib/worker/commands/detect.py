@@ -112,7 +112,7 @@ def detect_scan(
     progress.report("reading")
     scan = read_volume(path)
     progress.report("reading", 1, 1)
-    made = preprocess(scan, mask, bundle.spacing_mm, progress)
+    made = preprocess(scan, mask, bundle.spacing_mm, progress, coarsest_mm=bundle.coarsest_mm)
     for note in made.notes:
         progress.log(note)
     if detector is None:

@@ -31,10 +31,10 @@ def run(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any]
     """Write ``preprocessed.nii.gz`` (canonical, at the model's voxel size) and ``brain_mask.nii.gz`` (as stored)."""
     mask = choose_brain_mask(options.brain_mask, listener)
     listener.plan([("reading", 3.0), *preprocessing_stages(mask), ("writing", 3.0)])
-    spacing = (load_bundle(options.model) if options.model else default_bundle()).spacing_mm
+    bundle = load_bundle(options.model) if options.model else default_bundle()
     listener.report("reading")
     scan = read_volume(options.scan)
-    made = preprocess(scan, mask, spacing, listener)
+    made = preprocess(scan, mask, bundle.spacing_mm, listener, coarsest_mm=bundle.coarsest_mm)
     for note in made.notes:
         listener.log(note)
     listener.report("writing")

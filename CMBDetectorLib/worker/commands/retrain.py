@@ -195,7 +195,7 @@ def _make(job: _Job, target: Path, listener: Listener) -> dict[str, Any] | None:
     listener.plan(_stages(job))
     local = _local_cases(job, listener)
     retrained = retrain(local, job.start, job.plan, job.place.run / "all", _Through(listener))
-    data = local_data(job.scans, is_simulated(job.options.dataset))
+    data = local_data(job.scans, is_simulated(job.options.dataset), [known.case for known in local])
     comparison: Comparison | None = None
     content: dict[str, Any] | None = None
     if job.folds:
