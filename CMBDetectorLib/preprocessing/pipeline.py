@@ -145,6 +145,7 @@ def _check_mask(scan: Volume, mask: Volume, wanted: str | Path | Volume) -> list
 
 
 def _coarse(spacing_mm: Sequence[float], coarsest_mm: Sequence[float]) -> list[str]:
+    """Return a note where a voxel is coarser than ``coarsest_mm`` along any axis, by more than 5 %."""
     if (np.array(spacing_mm) <= np.array(coarsest_mm, float) * (1 + _SAME_SPACING)).all():
         return []
     sizes = [" x ".join(f"{s:.3g}" for s in spacing) for spacing in (spacing_mm, coarsest_mm)]
