@@ -236,7 +236,7 @@ def save_bundle(
         "training_data": training_data,
         "licence": "Apache-2.0",
         "spacing_mm": list(settings.spacing_mm),
-        "coarsest_mm": coarsest(cases, None if start is None else start.coarsest_mm),
+        "coarsest_mm": coarsest([c.stored_mm for c in cases] + ([] if start is None else [start.coarsest_mm])),
         "window": list(window(settings.cnn_architecture)),
         "thresholds": {
             "stage1": settings.stage1_threshold,

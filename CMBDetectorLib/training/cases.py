@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -79,10 +79,9 @@ class PreparedCase:
         return self.grid.to_ijk(self.microbleeds_ras.reshape(-1, 3))
 
 
-def coarsest(cases: Iterable[PreparedCase], known: Sequence[float] | None = None) -> list[float]:
-    """Return the coarsest voxels in mm, axis by axis, that ``cases`` were stored with, and of ``known`` where given."""
-    voxels = [case.stored_mm for case in cases] + ([] if known is None else [known])
-    return [round(float(v), 3) for v in np.max(voxels, axis=0)]
+def coarsest(voxels_mm: Sequence[Sequence[float]]) -> list[float]:
+    """Return the largest of the voxels (one or more, in mm along the same axes), axis by axis."""
+    return [round(float(v), 3) for v in np.max(voxels_mm, axis=0)]
 
 
 def prepare_cases(

@@ -53,7 +53,9 @@ class LocalData:
 
 def local_data(scans: Sequence[LocalScan], simulated: bool, cases: Sequence[PreparedCase]) -> LocalData:
     """Return ``scans``, which were preprocessed as ``cases``, with the checksums of their files."""
-    return LocalData(scans, simulated, {scan.id: sha256(scan.scan) for scan in scans}, coarsest(cases))
+    return LocalData(
+        scans, simulated, {scan.id: sha256(scan.scan) for scan in scans}, coarsest([c.stored_mm for c in cases])
+    )
 
 
 def seen_by(bundle: Bundle, data: LocalData) -> list[str]:
@@ -130,7 +132,7 @@ def _card(
         "training_data": told,
         "licence": start.card["licence"],
         "spacing_mm": list(start.card["spacing_mm"]),
-        "coarsest_mm": data.coarsest_mm if anew else list(map(max, data.coarsest_mm, start.coarsest_mm)),
+        "coarsest_mm": coarsest([data.coarsest_mm] if anew else [data.coarsest_mm, start.coarsest_mm]),
         "window": list(window(retrained.cnns[0].architecture)),
         "thresholds": {
             "stage1": plan.settings.stage1_threshold,
