@@ -39,15 +39,15 @@ runpy.run_module("CMBDetectorLib", run_name="__main__", alter_sys=True)
 # Before TensorFlow is loaded, so that the tests are quick.
 KILLED = """
 from CMBDetectorLib.worker.commands import detect
-def killed(*_):
+def killed(*given, **named):
     if not is_sparing:
         os.kill(os.getpid(), signal.SIGKILL)
-    return real(*_)
+    return real(*given, **named)
 real, detect.preprocess = detect.preprocess, killed
 """
 SHORT_OF_MEMORY = """
 from CMBDetectorLib.worker.commands import detect
-def short(*_):
+def short(*_, **__):
     raise MemoryError
 detect.preprocess = short
 """
