@@ -6,28 +6,21 @@ The scans are simulated with a protocol that the model has not seen. For each nu
 the first so many of them and compares the old and the new model on scans that are left out two at a time (in at most
 five groups). The table is printed and written to WORK, too; the times are those of this computer, the comparison
 included, with scans that were preprocessed and searched by the largest number. A finished row is not done again.
-With --altered the scans look as from a scanner that the model knows nothing like: see :func:`_altered`.
+With --altered the scans look as from a scanner that the model knows nothing like: `altered_scans.py --only dark`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from altered_scans import alter
 from data_efficiency import LOCAL_SEED, first_scans, run, simulate
-from scipy import ndimage
-
-from CMBDetectorLib.datasets.bids import find_cases
-from CMBDetectorLib.files import output_folder
-from CMBDetectorLib.volume import read_volume, write_volume
 
 RATES = (1.0, 4.1, 14.5)
-_BLUR_MM, _NOISE, _NOISE_BLUR = 0.5, 0.03, 0.8  # in the slice; of the brightest; voxels
 
 
 def main() -> None:
@@ -44,30 +37,12 @@ def main() -> None:
     local = options.work / f"local-{options.seed}"
     simulate(local, max(options.numbers), options.seed, options.protocol)
     if options.altered:
-        local = _altered(local, options.work / f"altered-{options.seed}")
+        local = alter(local, options.work / f"altered-{options.seed}", "dark")
     # The largest number first: what is preprocessed and searched for it serves the others.
     results = {number: _result(options, local, number) for number in sorted(options.numbers, reverse=True)}
     text = _table(dict(sorted(results.items())), options)
     print(text)
     (options.work / f"table-{local.name}.md").write_text(text, encoding="utf-8")
-
-
-def _altered(dataset: Path, folder: Path) -> Path:
-    """Return ``folder`` with the scans of ``dataset``, annotated alike: squared intensities, blurred by 0.5 mm in the
-    slice, with coloured noise of 3 % of the brightest."""
-    if folder.exists():
-        return folder
-    rng, in_slice = np.random.default_rng(0), np.array([1, 1, 0])
-    with output_folder(folder, ()) as temporary:
-        shutil.copytree(dataset, temporary, dirs_exist_ok=True)
-        for case in find_cases(temporary):
-            scan = read_volume(case.scan)
-            seen = np.clip(scan.array / np.percentile(scan.array, 99), 0, 2)
-            seen = ndimage.gaussian_filter(seen, in_slice * _BLUR_MM / scan.spacing)
-            noise = ndimage.gaussian_filter(rng.standard_normal(seen.shape), in_slice * _NOISE_BLUR)
-            seen = np.where(seen < 1, seen**2, seen) + _NOISE * noise / noise.std()
-            write_volume(case.scan, scan.with_array(np.rint(1000 * np.clip(seen, 0, None)).astype(np.float32)))
-    return folder
 
 
 def _result(options: argparse.Namespace, local: Path, number: int) -> dict[str, Any]:
