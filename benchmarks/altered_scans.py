@@ -61,7 +61,7 @@ LOOKS: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndar
 
 
 def alter(dataset: Path, folder: Path, only: str | None = None) -> Path:
-    """Return ``folder``: ``dataset`` with each of :data:`LOOKS` in turn, or ``only``. Where it exists it is left as it is."""
+    """Return ``folder``, made if it is missing: ``dataset`` with each of :data:`LOOKS` in turn, or with ``only``."""
     if folder.exists():
         return folder
     rng = np.random.default_rng(0)
