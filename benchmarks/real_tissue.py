@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def _read(path: Path, echo: int, crop: list[int] | None) -> tuple[Volume, Volume]:
-    """Return the scan, or its part from voxel ``crop`` on, without and with mirrored margins; its 99th percentile is 1."""
+    """Return the scan, or its part from voxel ``crop`` on, without and with mirrored margins; percentile 99 is 1."""
     image = sitk.ReadImage(str(path))
     image = image[..., echo] if image.GetDimension() == 4 else image
     inner = from_sitk(sitk.RegionOfInterest(image, _CROP, crop) if crop else image)
