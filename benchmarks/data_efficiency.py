@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--scratch", type=int, nargs="*", help="which of them also from random weights (all)")
     parser.add_argument("--held-out", type=int, default=20, help="scans that are searched (%(default)s)")
     parser.add_argument("--model", default="default", help="the model to start from (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=12, help="epochs of each U-Net; twice as many of each CNN")
+    parser.add_argument("--epochs", type=int, help="epochs of each U-Net; twice as many of each CNN (the recipe's)")
     options = parser.parse_args()
     backend.prefer_torch()
     simulate(options.work / "local", max(options.numbers), LOCAL_SEED, options.protocol)
@@ -69,8 +69,8 @@ def _from_scratch(options: argparse.Namespace, local: Path) -> Path:
     folder = options.work / "scratch" / local.name
     if not folder.exists():
         resume = ["--resume"] if folder.with_name(f"{folder.name}.work").exists() else []
-        run("train", local, "--output", folder, "--epochs", options.epochs, "--steps", 50, "--seed", 1,
-            "--cases", options.work / "cases", *resume)  # fmt: skip
+        length = ["--epochs", options.epochs] if options.epochs else []
+        run("train", local, "--output", folder, *length, "--seed", 1, "--cases", options.work / "cases", *resume)
     return folder
 
 
