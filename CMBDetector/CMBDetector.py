@@ -47,6 +47,7 @@ class CMBDetector(ScriptedLoadableModule):
 
             parent.icon = qt.QIcon(str(icon))
         slicer.app.connect("startupCompleted()", register_sample_data)
+        slicer.app.connect("startupCompleted()", register_layout)
 
 
 def register_sample_data():
@@ -64,6 +65,14 @@ def register_sample_data():
         thumbnailFileName=str(RESOURCES / "Icons" / "SampleSWI.png"),
         customDownloader=make_sample,
     )
+
+
+def register_layout():
+    """Make the layout for reviewing known: a scene that was saved with it would open without any view."""
+    if slicer.app.layoutManager() is not None:
+        from CMBDetectorLib.gui.slice_views import register_review_layout
+
+        register_review_layout()
 
 
 def make_sample(source=None):

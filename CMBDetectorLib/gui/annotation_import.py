@@ -44,6 +44,7 @@ class AnnotationImport:
         self.ui = ui
         self._commands, self._context, self._on_added = commands, context, on_added
         self._last: Callable[[], None] | None = None
+        self._refused: tuple[str, str, Path] | None = None
         self._folder: Path | None = None
         for text, space in ((_("Table or label map"), ""), (_("Table in RAS"), "RAS"), (_("Table in LPS"), "LPS")):
             ui.spaceCombo.addItem(text, space)
@@ -63,6 +64,7 @@ class AnnotationImport:
 
     def update(self) -> None:
         """Enable what can be done now."""
+        self._show_replace()
         scan, running = self._context.scan(), self.is_running
         why = _("It is being added.") if running else "" if scan is not None else _("Choose a scan (section Detect).")
         points = self.ui.pointsSelector.currentNode()
@@ -80,11 +82,13 @@ class AnnotationImport:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
-    def say(self, message: str, other_reader: bool = False) -> None:
-        """Show a sentence, or take it away."""
+    def say(self, message: str, refused: tuple[str, str, Path] | None = None) -> None:
+        """Show a sentence, or take it away; ``refused``: scan (node id), reader and dataset of an import that would
+        have replaced another reader's annotations."""
         self.ui.importLabel.text = message
         self.ui.importLabel.setVisible(bool(message))
-        self.ui.replaceButton.setVisible(other_reader)
+        self._refused = refused
+        self._show_replace()
 
     def add_points(self, node: slicer.vtkMRMLMarkupsFiducialNode, replace: bool = False) -> None:
         """Add the chosen scan with the points of ``node``."""
@@ -121,7 +125,7 @@ class AnnotationImport:
         arguments += ["--space", space] if space else []
         arguments += ["--complete"] if self.ui.completeBox.checked else []
         arguments += ["--replace"] if replace else []
-        scan_id = scan.GetID()
+        scan_id, about = scan.GetID(), self._present()
 
         def make(interpreter: Interpreter) -> WorkerJob:
             if own is not None:
@@ -138,7 +142,7 @@ class AnnotationImport:
 
         def failed(error: JobError) -> None:
             self.close()
-            self.say(sentence(error), other_reader=error.code == _OTHER_READER)
+            self.say(sentence(error), refused=about if error.code == _OTHER_READER else None)
             self.update()
 
         self._folder = folder
@@ -173,8 +177,17 @@ class AnnotationImport:
             self.add_file(Path(str(path)))
 
     def _on_replace(self) -> None:
-        if self._last is not None:
+        # For the scan that was refused, not for whatever is chosen by now.
+        if self._last is not None and self._refused is not None and self._refused == self._present():
             self._last()
+        self._show_replace()
+
+    def _present(self) -> tuple[str, str, Path] | None:
+        scan = self._context.scan()
+        return (scan.GetID(), self._context.reader(), self._context.dataset()) if scan is not None else None
+
+    def _show_replace(self) -> None:
+        self.ui.replaceButton.setVisible(self._refused is not None and self._refused == self._present())
 
 
 def _points_text(node: slicer.vtkMRMLMarkupsFiducialNode, scan: slicer.vtkMRMLScalarVolumeNode | None) -> str:

@@ -120,6 +120,11 @@ class CandidateTable:
         """Show "all", "to-judge", "accepted", "rejected" or "unsure" rows."""
         self.filter_box.setCurrentIndex(list(_FILTERS).index(name))
 
+    def show_everything(self) -> None:
+        """Take the filters away."""
+        self.set_filter("all")
+        self.filter_edit.text = ""
+
     # How it is made
 
     def _build(self) -> None:

@@ -8,8 +8,10 @@ when the state first occurs. Points are found by the id of their finding, which 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import slicer
 import vtk
 
@@ -18,10 +20,13 @@ from CMBDetectorLib.gui import scan_node
 from CMBDetectorLib.gui.state_style import STATE_STYLES
 from CMBDetectorLib.review.finding import Finding, Position, State
 from CMBDetectorLib.review.review import Review
+from CMBDetectorLib.review.scan_key import is_scan_key
+from CMBDetectorLib.volume import Volume
 
 SCAN_ROLE = "CMBDetector.Scan"
 MASK_ROLE = "CMBDetector.BrainMask"
 _DETECTION = "CMBDetector.Detection"
+_GRID = "CMBDetector.Grid"
 _REVIEW = "CMBDetector.Review"
 _THRESHOLD = "CMBDetector.Threshold"
 _LAYER_ROLE = "CMBDetector.Layer."
@@ -54,9 +59,8 @@ class CandidatesNode:
             found = cls(node.GetID())
             _dress(node, State.UNREVIEWED)
             place_beside(node, scan)
-        found.node.SetAttribute(_DETECTION, json.dumps(detection.as_json()))
         found.node.RemoveAttribute(_THRESHOLD)
-        found._write({"key": key, "readers": {}, "reader": ""})
+        found._store(detection, {"key": key, "readers": {}, "reader": ""})
         return found
 
     @classmethod
@@ -88,8 +92,26 @@ class CandidatesNode:
 
     @property
     def key(self) -> str:
-        """The key of the scan the candidates were found in."""
-        return str(self._read().get("key", ""))
+        """The key of the scan the candidates were found in, "" where it is damaged."""
+        key = str(self._read().get("key", ""))
+        return key if is_scan_key(key) else ""
+
+    @property
+    def searched_ijk_to_ras(self) -> np.ndarray | None:
+        """The affine (4x4, mm) of the scan when it was searched, ``None`` in scenes that do not know it."""
+        node = self.node
+        try:
+            affine = np.array(json.loads(node.GetAttribute(_GRID)), float)
+        except (TypeError, ValueError, AttributeError):
+            return None
+        return affine if affine.shape == (4, 4) and np.isfinite(affine).all() else None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the scan's own grid is not the one that was searched, for instance since its transform was hardened;
+        quick enough for every click."""
+        scan, searched = scan_node.scan_volume(self.scan), self.searched_ijk_to_ras
+        return scan is not None and searched is not None and not Volume(scan.array, searched).same_grid(scan)
 
     def detection(self) -> Detection | None:
         """Return the detection as it was stored in the scene, ``None`` where that is damaged."""
@@ -123,12 +145,28 @@ class CandidatesNode:
                 continue
         return found
 
-    def keep(self, review: Review) -> None:
-        """Store the review in the scene, so that it is saved and loaded with it."""
+    def last_change(self, reader: str) -> str:
+        """Return when ``reader`` changed the review that the scene holds (ISO 8601, UTC; "" where unknown)."""
+        times = self._read().get("changed", {})
+        return str(times.get(reader, "")) if isinstance(times, dict) else ""
+
+    def keep(self, review: Review, changed_at: str | None = None) -> None:
+        """Store the review in the scene, so that it is saved and loaded with it; ``changed_at``: it was changed then
+        (ISO 8601, UTC)."""
         data = self._read()
         data.setdefault("readers", {})[review.reader] = review.as_json()
         data["reader"] = review.reader
+        if changed_at is not None:
+            data.setdefault("changed", {})[review.reader] = changed_at
         self._write(data)
+
+    def replace(self, detection: Detection, key: str, findings: Mapping[str, Sequence[Finding]]) -> None:
+        """Store the same candidates at other positions, those of the scan ``key`` as it is now, with what each reader
+        said of them."""
+        data = self._read()
+        data["key"] = key
+        data["readers"] = {reader: Review(detection, reader, said).as_json() for reader, said in findings.items()}
+        self._store(detection, data)
 
     # What is seen
 
@@ -210,14 +248,26 @@ class CandidatesNode:
             self._fill_layer(state, review, None)
         self._draw_ring(finding)
 
-    def world(self, finding: Finding) -> tuple[float, float, float]:
+    def hide(self) -> None:
+        """Take all markers off the screen: another scan is under review."""
+        self._current = None
+        self.show_markers(False, second_look=False)
+
+    def world(self, finding: Finding) -> Position:
         """Return where the finding is in RAS mm of the world."""
-        return scan_node.to_world(self.scan, finding.ras_mm)
+        # By the list itself: it lies where the scan lies, also while the scan is being changed.
+        return scan_node.to_world(self.node, finding.ras_mm)
+
+    def from_world(self, world_mm: Position) -> Position:
+        """Return the RAS mm of the scan as stored for a place in RAS mm of the world."""
+        self._follow_transform()
+        return scan_node.from_world(self.node, world_mm)
 
     def _follow_transform(self) -> None:
         """Lie under the transform that the scan lies under now, so that points stay on their lesions."""
         node, scan = self.node, self.scan
-        if scan is None:
+        if scan is None or self.is_elsewhere:
+            # What the list lies under must stay until its positions are those of the new grid.
             return
         for member in [node, node.GetNodeReference(_RING_ROLE), *(self._layer(state, make=False) for state in _LAYERS)]:
             if member is not None and member.GetTransformNodeID() != scan.GetTransformNodeID():
@@ -316,6 +366,11 @@ class CandidatesNode:
                 layer.SetNthControlPointSelected(index, False)
         if state is State.REJECTED and second_look is not None:
             _display(layer).SetVisibility(second_look)
+
+    def _store(self, detection: Detection, data: dict[str, Any]) -> None:
+        self.node.SetAttribute(_DETECTION, json.dumps(detection.as_json()))
+        self.node.SetAttribute(_GRID, json.dumps(scan_node.ijk_to_ras(self.scan).tolist()))
+        self._write(data)
 
     def _read(self) -> dict[str, Any]:
         node = self.node

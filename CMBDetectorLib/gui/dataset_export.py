@@ -30,13 +30,24 @@ class Target:
     replace: bool = False
 
 
-class DatasetExport:
-    """Exports one after the other; ``on_end(sentence, code)`` is told how each went (code "" where it went well)."""
+@dataclass(frozen=True)
+class Exported:
+    """What was to be exported: whose review of which scan (node id) into which folder."""
 
-    def __init__(self, on_end: Callable[[str, str], None]) -> None:
+    scan_id: str
+    reader: str
+    folder: Path
+
+
+class DatasetExport:
+    """Exports one after the other; ``on_end(exported, sentence, code)`` is told how each went (code "" where it went
+    well)."""
+
+    def __init__(self, on_end: Callable[[Exported, str, str], None]) -> None:
         self._on_end = on_end
         self._queue = JobQueue()
         self._folders: dict[Any, Path] = {}
+        self._exported: dict[Any, Exported] = {}
         self._number = 0
         self._timer = qt.QTimer()
         self._timer.setInterval(_TICK_MS)
@@ -66,6 +77,7 @@ class DatasetExport:
         arguments += ["--replace"] if target.replace else []
         self._number += 1
         self._folders[self._number] = folder
+        self._exported[self._number] = Exported(scan_id, session.review.reader, target.folder)
         self._queue.add(self._number, "", lambda: ScanJob(scan_id, mask_id, folder, arguments, interpreter))
         self._timer.start()
 
@@ -82,10 +94,12 @@ class DatasetExport:
             if event["event"] not in ("result", "error"):
                 continue
             shutil.rmtree(self._folders.pop(key), ignore_errors=True)
+            exported = self._exported.pop(key)
             if event["event"] == "error":
-                self._on_end(f"{event['message']} {event['hint']}", str(event["code"]))
+                self._on_end(exported, f"{event['message']} {event['hint']}", str(event["code"]))
                 continue
             words = _("Added to the local dataset (microbleeds: {microbleeds}, mimics: {mimics}): {scan}")
-            self._on_end(words.format(**{name: event[name] for name in ("microbleeds", "mimics", "scan")}), "")
+            sentence = words.format(**{name: event[name] for name in ("microbleeds", "mimics", "scan")})
+            self._on_end(exported, sentence, "")
         if self._queue.is_idle:
             self._timer.stop()

@@ -234,6 +234,8 @@ class DetectPanel:
     def _on_show_mask(self, on: bool) -> None:
         mask = self._mask_node()
         if mask is not None:
+            # Somebody may have deleted how it is displayed.
+            mask.CreateDefaultDisplayNodes()
             mask.GetDisplayNode().SetVisibility(on)
 
     def _on_unqueue(self, item: Any) -> None:

@@ -16,7 +16,7 @@ from slicer.i18n import tr as _
 from CMBDetectorLib.candidate import Detection, read_detection
 from CMBDetectorLib.errors import CMBDetectorError
 from CMBDetectorLib.gui import preferences, scene
-from CMBDetectorLib.gui.endings import JobError
+from CMBDetectorLib.gui.endings import CANCELLED, JobError
 from CMBDetectorLib.gui.job import WorkerJob
 from CMBDetectorLib.gui.job_queue import JobQueue
 from CMBDetectorLib.gui.scan_job import MASK_FILE, SCAN_FILE, ScanJob
@@ -60,10 +60,12 @@ class Progress:
 
 @dataclass
 class Outcome:
-    """How a job ended: ``key`` is the scan's node id or "sample", exactly one of the others says how."""
+    """How a job ended: ``key`` is the scan's node id or "sample", exactly one of the others says how. ``scan_key``
+    tells which scan was handed over: a node may hold another one by now."""
 
     key: str
     title: str
+    scan_key: str = ""
     detection: Detection | None = None
     folder: Path | None = None
     mask: Volume | None = None
@@ -95,6 +97,7 @@ class DetectionLogic:
         self._others: dict[str, Callable[[dict[str, Any]], None]] = {}
         self._jobs: dict[str, WorkerJob] = {}
         self._titles: dict[str, str] = {}
+        self._scan_keys: dict[str, str] = {}
         self._folders: dict[str, Path] = {}
         self._kept: Path | None = None
         self._ended: list[tuple[str, dict[str, Any]]] = []
@@ -159,7 +162,8 @@ class DetectionLogic:
             folder = preferences.temporary_folder("scan")
             self._folders[key] = folder
             node = slicer.mrmlScene.GetNodeByID(key)
-            name = f"scan-{(key_of(node) or '')[:8]}" if node is not None else "scan"
+            self._scan_keys[key] = (key_of(node) or "") if node is not None else ""
+            name = f"scan-{self._scan_keys[key][:8]}"
             arguments = _arguments(settings, folder, name)
             job = ScanJob(key, settings.mask_node_id, folder, arguments, interpreter, [LOW_MEMORY])
             return self._made(key, job)
@@ -199,10 +203,17 @@ class DetectionLogic:
         self._queue.cancel(key)
 
     def cancel_all(self) -> None:
-        """Stop the sample and all scans; other work needs no scene and goes on."""
+        """Stop the sample and all scans; other work needs no scene and goes on.
+
+        What ended but was not told yet counts as stopped, too: the next scene gives its nodes the same ids.
+        """
         for key in (*dict(self._queue.pending), self._queue.current):
             if key is not None and key not in self._others:
                 self._queue.cancel(key)
+        self._ended = [(key, {"event": "error", **CANCELLED._asdict()}) for key, _event in self._ended]
+        if self._read is not None:
+            outcome, folder = self._read
+            self._read = Outcome(outcome.key, outcome.title, error=CANCELLED), folder
 
     def tick(self) -> None:
         """Follow the jobs; called by a timer on the main thread."""
@@ -247,6 +258,7 @@ class DetectionLogic:
         self._others.clear()
         self._folders.clear()
         self._titles.clear()
+        self._scan_keys.clear()
         self._kept = None
 
     def _tell_other(self, key: str, event: dict[str, Any]) -> None:
@@ -265,7 +277,8 @@ class DetectionLogic:
         """Return how the job ended and its folder; its key is free again."""
         job = self._jobs.pop(key, None)
         folder = self._folders.pop(key, None)
-        outcome = Outcome(key, self._titles.pop(key, ""), log=job.log_tail() if job is not None else "")
+        log = job.log_tail() if job is not None else ""
+        outcome = Outcome(key, self._titles.pop(key, ""), self._scan_keys.pop(key, ""), log=log)
         try:
             if event["event"] == "error":
                 parts = (str(event.get(name) or "") for name in ("message", "hint", "code"))

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 from CMBDetectorLib.errors import BadInputError, CMBDetectorError
 from CMBDetectorLib.gui import preferences, scene
 from CMBDetectorLib.gui.candidates_node import place_beside
-from CMBDetectorLib.gui.dataset_export import DatasetExport, Target
+from CMBDetectorLib.gui.dataset_export import DatasetExport, Exported, Target
 from CMBDetectorLib.gui.review_session import ReviewSession
 from CMBDetectorLib.gui.scan_node import file_of
 from CMBDetectorLib.models.bundle import RESOURCES
@@ -31,13 +31,18 @@ _FILTERS = "Table (*.csv);;Table (*.tsv);;Markups (*.mrk.json);;Whole review (*.
 
 class ExportPanel:
     """Exports the review that ``session()`` gives; ``on_dataset`` is called when the local dataset is another one, or
-    has changed."""
+    has changed, and ``take_typed`` before each export: what stands in a field of the review must be in it."""
 
     def __init__(
-        self, session: Callable[[], ReviewSession | None], on_dataset: Callable[[], None] = lambda: None
+        self,
+        session: Callable[[], ReviewSession | None],
+        on_dataset: Callable[[], None] = lambda: None,
+        take_typed: Callable[[], None] = lambda: None,
     ) -> None:
         self._session = session
         self._on_dataset_changed = on_dataset
+        self._take_typed = take_typed
+        self._refused: Exported | None = None
         self.exporter = DatasetExport(self._on_exported)
         self.widget = slicer.util.loadUI(str(RESOURCES / "UI" / "ExportPanel.ui"))
         self.ui = slicer.util.childWidgetVariables(self.widget)
@@ -45,8 +50,8 @@ class ExportPanel:
         self.ui.copyButton.connect("clicked()", self._on_copy)
         self.ui.tableButton.connect("clicked()", self._on_table)
         self.ui.saveButton.connect("clicked()", self._on_save)
-        self.ui.datasetButton.connect("clicked()", lambda: self._on_dataset())
-        self.ui.replaceButton.connect("clicked()", lambda: self._on_dataset(replace=True))
+        self.ui.datasetButton.connect("clicked()", self._on_dataset)
+        self.ui.replaceButton.connect("clicked()", self._on_replace)
         self.ui.folderButton.connect("clicked()", self._on_folder)
         self.ui.folderEdit.connect("editingFinished()", self._on_folder_edited)
         self._say("")
@@ -55,6 +60,7 @@ class ExportPanel:
     def update(self) -> None:
         """Show the summary of the review as it is now."""
         session = self._session()
+        self._show_replace()
         text = summarise(session.review, session.shown.threshold).as_text() if session is not None else ""
         self.ui.summaryText.plainText = text
         for button, tip in (
@@ -110,18 +116,21 @@ class ExportPanel:
         self.exporter.close()
 
     def _on_copy(self) -> None:
+        self._take_typed()
         qt.QApplication.clipboard().setText(self.ui.summaryText.plainText)
         self._say(_("The summary is on the clipboard."))
 
     def _on_table(self) -> None:
+        self._take_typed()
         session = self._session()
         rows = [review_row(session.review, finding) for finding in session.review.findings]
         name = f"{session.nodes.scan.GetName()} CMB review ({session.review.reader})"
-        node = scene.show_table(name, COLUMNS, rows)
+        node = scene.show_table(name, COLUMNS, rows, session.nodes.scan)
         place_beside(node, session.nodes.scan)
         self._say(_("The table “{name}” is in the scene.").format(name=node.GetName()))
 
     def _on_save(self) -> None:
+        self._take_typed()
         start = Path(preferences.text("ExportFolder") or Path.home()) / "microbleeds.csv"
         chosen = qt.QFileDialog.getSaveFileName(self.widget, _("Save the review"), str(start), _FILTERS)
         # PythonQt gives the path, other bindings the path and the filter.
@@ -134,15 +143,39 @@ class ExportPanel:
         preferences.store("ExportFolder", str(path.parent))
         self._say(_("Written: {path}").format(path=path))
 
-    def _on_dataset(self, replace: bool = False) -> None:
-        folder = Path(str(self.ui.folderEdit.text))
-        self._try(lambda: self.add_to_dataset(folder, replace))
+    def _on_dataset(self) -> None:
+        self._take_typed()
+        folder = self._folder()
+        self._try(lambda: self.add_to_dataset(folder))
 
-    def _on_exported(self, sentence: str, code: str) -> None:
-        self._say(sentence)
-        self.ui.replaceButton.setVisible(code == OtherReaderError.code)
+    def _on_replace(self) -> None:
+        self._take_typed()
+        # The scan that was refused, not whatever is under review by now.
+        if self._refused is not None and self._refused == self._present():
+            folder = self._folder()
+            self._try(lambda: self.add_to_dataset(folder, replace=True))
+
+    def _on_exported(self, exported: Exported, sentence: str, code: str) -> None:
+        other = exported != self._present()
+        scan = slicer.mrmlScene.GetNodeByID(exported.scan_id) if other else None
+        self._say(f"{scan.GetName()}: {sentence}" if scan is not None else sentence)
+        self._refused = exported if code == OtherReaderError.code else None
+        self._show_replace()
         if not code:
             self._on_dataset_changed()
+
+    def _folder(self) -> Path:
+        return Path(str(self.ui.folderEdit.text))
+
+    def _present(self) -> Exported | None:
+        """Return what an export would be of now."""
+        session = self._session()
+        if session is None or session.nodes.scan is None:
+            return None
+        return Exported(session.nodes.scan.GetID(), session.review.reader, self._folder())
+
+    def _show_replace(self) -> None:
+        self.ui.replaceButton.setVisible(self._refused is not None and self._refused == self._present())
 
     def _on_folder(self) -> None:
         folder = qt.QFileDialog.getExistingDirectory(self.widget, _("Folder of the local dataset"))
@@ -152,6 +185,7 @@ class ExportPanel:
 
     def _on_folder_edited(self) -> None:
         preferences.store("LocalDataset", str(self.ui.folderEdit.text))
+        self._show_replace()
         self._on_dataset_changed()
 
     def _try(self, action: Callable[[], None]) -> None:
@@ -161,7 +195,8 @@ class ExportPanel:
             self._say(f"{error.message} {error.hint}")
 
     def _say(self, message: str) -> None:
-        self.ui.replaceButton.setVisible(False)
+        self._refused = None
+        self._show_replace()
         self.ui.messageLabel.text = message
         self.ui.messageLabel.setVisible(bool(message))
 

@@ -20,7 +20,7 @@ from CMBDetectorLib.gui.doctor_panel import DoctorPanel
 from CMBDetectorLib.gui.export_panel import ExportPanel
 from CMBDetectorLib.gui.learning import Learning, LearningContext
 from CMBDetectorLib.gui.review_panel import ReviewPanel
-from CMBDetectorLib.gui.scan_node import scan_volume
+from CMBDetectorLib.gui.scan_node import key_of, scan_volume
 from CMBDetectorLib.gui.set_up_panel import SetUpPanel
 from CMBDetectorLib.volume import Volume
 
@@ -50,7 +50,9 @@ class ModulePanels:
         # The panels hold each other loosely: a reload must be able to let go of the old ones.
         me = weakref.proxy(self)
         self.review = ReviewPanel(slicer.util.mainWindow() or layout.parentWidget(), lambda: me._on_review_changed())
-        self.export = ExportPanel(lambda: me.review.session, lambda: me._on_dataset())
+        self.export = ExportPanel(
+            lambda: me.review.session, lambda: me._on_dataset(), take_typed=lambda: me.review.take_typed()
+        )
         self.learning = Learning(
             self.logic,
             LearningContext(
@@ -157,6 +159,7 @@ class ModulePanels:
         self._take_parameters()
         self._scan_id = None
         self._follow()
+        self.review.show_layout_button()
 
     def _on_node_added(self, caller: Any, event: str) -> None:
         if self._parameters is not None and self._parameters.inputVolume is None and not self._is_choosing:
@@ -199,7 +202,12 @@ class ModulePanels:
         self._parameters = None
 
     def _on_parameters(self, caller: Any, event: str) -> None:
+        before = self._scan_id
         self._follow()
+        scan = self._parameters.inputVolume if self._parameters is not None else None
+        if scan is not None and scan.GetID() != before:
+            # Its places must not be looked at in another scan.
+            slice_views.show_volume(scan)
 
     def _follow(self) -> None:
         """Show the review of the chosen scan."""
@@ -300,6 +308,10 @@ class ModulePanels:
         scan = slicer.mrmlScene.GetNodeByID(outcome.key)
         if scan is None:
             self.detect.say(_("{title} was removed from the scene: its result is dropped.").format(title=outcome.title))
+            return
+        if key_of(scan) != outcome.scan_key:
+            words = _("{title} was changed while it was searched: its result is dropped. Detect again.")
+            self.detect.say(words.format(title=outcome.title))
             return
         chosen = self._parameters is not None and self._parameters.inputVolume is not None
         is_current = chosen and self._parameters.inputVolume.GetID() == scan.GetID()

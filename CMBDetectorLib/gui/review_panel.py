@@ -14,12 +14,13 @@ from CMBDetectorLib.candidate import Detection
 from CMBDetectorLib.errors import CMBDetectorError
 from CMBDetectorLib.gui import preferences, review_session, slice_views
 from CMBDetectorLib.gui.candidates_node import CandidatesNode
+from CMBDetectorLib.gui.changed_scan import follow
 from CMBDetectorLib.gui.key_settings import edit_keys
 from CMBDetectorLib.gui.keys import KeyTable, Shortcuts, leave_with_escape, reject_as
 from CMBDetectorLib.gui.placing import PointPlacer
 from CMBDetectorLib.gui.review_session import ReviewSession
 from CMBDetectorLib.gui.review_view import ReviewView
-from CMBDetectorLib.gui.scan_node import from_world, key_of, scan_volume
+from CMBDetectorLib.gui.scan_node import key_of, scan_volume
 from CMBDetectorLib.review.finding import MIMIC_CLASSES, Certainty, Finding, State
 from CMBDetectorLib.review.log import FoundReview
 from CMBDetectorLib.review.review import Review
@@ -36,6 +37,7 @@ class ReviewPanel:
         self.parameters: Any = None
         self._scan_id: str | None = None
         self._found: FoundReview | None = None
+        self._is_another_scan = False
         self._layout_before: int | None = None
         self._on_changed = on_changed
         self.keys = KeyTable(qt.QSettings())
@@ -49,7 +51,7 @@ class ReviewPanel:
         self.keys.changed.append(self._show_legend)
         self.ui.readerEdit.text = preferences.text("Reader") or _user()
         self.ui.fieldBox.value = int(preferences.number("FieldOfView", 80))
-        self.view.offer(None)
+        self._offer(None)
         self._refresh_all()
 
     # From the module
@@ -76,9 +78,12 @@ class ReviewPanel:
         self._scan_id = scan.GetID() if scan is not None else None
         nodes = CandidatesNode.of_scan(scan)
         if nodes is not None:
+            self._is_another_scan = not follow(nodes)
             self._enter(review_session.from_scene(nodes, self.reader, self._say))
         self._offer(self._look_on_disk())
         self._refresh_all()
+        if nodes is not None and self._is_another_scan:
+            self._say(_("This scan was changed since it was searched: the places may be wrong. Detect again."))
 
     def show_detection(self, scan: Scan, detection: Detection, select_first: bool) -> CandidatesNode:
         """Put new candidates into the scene and begin their review; the verdicts of all readers are carried over.
@@ -93,9 +98,10 @@ class ReviewPanel:
         if not is_here and not select_first:
             review = Review(detection, self.reader, earlier.get(self.reader, ()))
             nodes.show(review, float(detection.settings["threshold"]), second_look=False)
+            nodes.hide()
             return nodes
         self._leave()
-        self._scan_id = scan.GetID()
+        self._scan_id, self._is_another_scan = scan.GetID(), False
         self._enter(review_session.start(nodes, detection, self.reader, self._say, earlier.get(self.reader, ())))
         self._offer(found)
         self._refresh_all()
@@ -103,6 +109,20 @@ class ReviewPanel:
             # A little later, so that the application can draw and listen in between: its pictures take time.
             qt.QTimer.singleShot(_BREATH_MS, self._select_first)
         return nodes
+
+    def take_typed(self) -> None:
+        """Let a remark and a reader's name count that stand in their fields: a click on a button does not take the
+        focus from a field on every system."""
+        for field in (self.ui.commentEdit, self.ui.readerEdit):
+            # What is typed next must not go to the next candidate.
+            field.clearFocus()
+        self._on_comment()
+        if self.session is not None and self.session.review.reader != self.reader:
+            self._on_reader()
+
+    def show_layout_button(self) -> None:
+        """Show whether the layout for reviewing is open: a loaded scene may bring it, or take it away."""
+        self.ui.layoutButton.checked = slice_views.review_layout_is_open()
 
     def enter(self) -> None:
         """The module is shown: its keys hold."""
@@ -122,6 +142,7 @@ class ReviewPanel:
 
     def select(self, key: str | None) -> None:
         """Make a finding the current one: card, ring and slice views go there."""
+        self._follow_scan()
         session = self.session
         if session is None or key is None or key not in session.review:
             return
@@ -150,8 +171,8 @@ class ReviewPanel:
         self._after_change(key)
         if following is not None:
             self.select(following)
-        elif not session.review.unreviewed(session.shown.threshold):
-            self._say(_("All shown candidates are judged. Lower the score to see more, or export."))
+        else:
+            self._tell_nothing_left(_("All shown candidates are judged. Lower the score to see more, or export."))
 
     def step(self, by: int) -> None:
         """Go forward or back in the table."""
@@ -165,7 +186,7 @@ class ReviewPanel:
         if self.session is not None:
             following = self.session.review.next_unreviewed(self._current(), self.table.order())
             if following is None:
-                self._say(_("Nothing is left to judge at this score."))
+                self._tell_nothing_left(_("Nothing is left to judge at this score."))
             self.select(following)
 
     def undo(self) -> None:
@@ -264,9 +285,11 @@ class ReviewPanel:
         return {name: self._afresh(handler) for name, handler in handlers.items()}
 
     def _afresh(self, handler: Callable[[], None]) -> Callable[[], None]:
-        """Let what was said before go away first; what goes wrong in ``handler`` stays to be read."""
+        """Let what was typed count and what was said before go away first; what goes wrong in ``handler`` stays to be
+        read."""
 
         def handle() -> None:
+            self.take_typed()
             self._say("")
             handler()
 
@@ -294,9 +317,12 @@ class ReviewPanel:
     def _leave(self) -> None:
         self.placer.stop()
         if self.session is not None:
+            self._on_comment()
             self.session.close()
         self.session = None
         self._found = None
+        # A filter of this session would hide the next one's candidates.
+        self.table.show_everything()
 
     def _current(self) -> str | None:
         return self.session.current if self.session is not None else None
@@ -304,13 +330,21 @@ class ReviewPanel:
     def _look_on_disk(self) -> FoundReview | None:
         scan = self.scan
         key = key_of(scan) if scan is not None else None
-        return review_session.interrupted(key, self.reader) if key else None
+        return review_session.interrupted(key, self.reader, self.session) if key else None
 
     def _offer(self, found: FoundReview | None) -> None:
         """Offer a review of this scan that the disk knows better than the scene."""
-        known = len([f for f in self.session.review.findings if f.is_reviewed]) if self.session is not None else 0
-        self._found = found if found is not None and found.reviewed > known else None
-        self.view.offer(self._found)
+        self._found = found
+        self.view.offer(found, self.session)
+
+    def _follow_scan(self) -> None:
+        """Begin anew where the scan was moved since its candidates were put where they are."""
+        session, scan = self.session, self.scan
+        if session is None or scan is None or self._is_another_scan or not session.nodes.is_elsewhere:
+            return
+        self._leave()
+        self._scan_id = None
+        self.open_scan(scan)
 
     def _on_resume(self) -> None:
         scan, found = self.scan, self._found
@@ -324,18 +358,19 @@ class ReviewPanel:
             self._say(f"{error.message} {error.hint}")
             nodes = CandidatesNode.of_scan(scan)
             self._enter(review_session.from_scene(nodes, self.reader, self._say) if nodes is not None else None)
-        self.view.offer(None)
+        self._offer(None)
         self._refresh_all()
         self.next_unreviewed()
 
     def _on_dismiss(self) -> None:
-        self._found = None
-        self.view.offer(None)
+        self._offer(None)
 
     def _on_reader(self) -> None:
         preferences.store("Reader", self.reader)
-        if self.session is None or self.session.review.reader == self.reader:
+        if self.session is None:
             self._offer(self._look_on_disk())
+            return
+        if self.session.review.reader == self.reader:
             return
         nodes = self.session.nodes
         self._leave()
@@ -350,7 +385,7 @@ class ReviewPanel:
             self._layout_before = slice_views.open_review_layout()
             if self._current() is not None:
                 self.select(self._current())
-        self.ui.layoutButton.checked = slice_views.review_layout_is_open()
+        self.show_layout_button()
 
     def _on_field(self, value: int) -> None:
         preferences.store("FieldOfView", value)
@@ -379,13 +414,13 @@ class ReviewPanel:
 
     def _on_moved(self, key: str, world: tuple[float, float, float]) -> None:
         if self.session is not None and key in self.session.review:
-            self.session.review.move(key, from_world(self.scan, world))
+            self.session.review.move(key, self.session.nodes.from_world(world))
             self._after_change(key)
             self.select(key)
 
     def _on_added(self, world: tuple[float, float, float]) -> None:
         if self.session is not None:
-            finding = self.session.review.add(from_world(self.scan, world))
+            finding = self.session.review.add(self.session.nodes.from_world(world))
             self._after_change(finding.id)
             self.select(finding.id)
 
@@ -410,6 +445,11 @@ class ReviewPanel:
             self.select(next(iter(self.table.order()), None))
         else:
             self.select(finding.id)
+
+    def _tell_nothing_left(self, sentence: str) -> None:
+        if self.session.review.unreviewed(self.session.shown.threshold):
+            sentence = _("What is left to judge is hidden by the filter above the table: choose All there.")
+        self._say(sentence)
 
     def _after_change(self, key: str) -> None:
         self.view.show_changed(self.session, key)

@@ -11,13 +11,15 @@ import slicer
 from slicer.i18n import tr as _
 
 from CMBDetectorLib.candidate import Detection
-from CMBDetectorLib.errors import CMBDetectorError
+from CMBDetectorLib.errors import BadInputError, CMBDetectorError
 from CMBDetectorLib.gui import preferences
 from CMBDetectorLib.gui.candidates_node import CandidatesNode
+from CMBDetectorLib.gui.changed_scan import follow
+from CMBDetectorLib.gui.scan_node import key_of
 from CMBDetectorLib.review.carry_over import carry_over
 from CMBDetectorLib.review.finding import Finding, State
-from CMBDetectorLib.review.log import FoundReview, ReviewLog, find_reviews, resume
-from CMBDetectorLib.review.review import Review
+from CMBDetectorLib.review.log import FoundReview, ReviewLog, find_reviews, read_review, resume
+from CMBDetectorLib.review.review import Review, utc_now
 
 _LOGGER = logging.getLogger("CMBDetector")
 
@@ -94,9 +96,10 @@ class ReviewSession:
         self._show_current()
 
     def close(self) -> None:
-        """Let go of the log; the scene keeps what was said."""
+        """Let go of the log and take the markers off the screen; the scene keeps what was said."""
         if self._on_change in self.review.changed:
             self.review.changed.remove(self._on_change)
+        self.nodes.hide()
         log, self.log = self.log, None
         if log is None:
             return
@@ -126,13 +129,16 @@ class ReviewSession:
             self._tell(error)
         before = self._states.get(finding.id)
         self._states[finding.id] = finding.state
-        self.nodes.keep(self.review)
+        self.nodes.keep(self.review, utc_now())
         self.nodes.update(finding, before, self.review, self.shown.threshold)
         if finding.id == self.shown.current:
             self._show_current()
 
     def _new_log(self) -> ReviewLog:
-        return ReviewLog.create(preferences.reviews_folder(), self.nodes.key, self.review)
+        key = self.nodes.key or key_of(self.nodes.scan)
+        if not key:
+            raise BadInputError(_("The scan of this review is not in the scene."), _("Load it again."))
+        return ReviewLog.create(preferences.reviews_folder(), key, self.review)
 
     def _tell(self, error: CMBDetectorError) -> None:
         _LOGGER.warning("review log: %s", error.message)
@@ -149,13 +155,17 @@ def renew(
     """
     carried: dict[str, list[Finding]] = {}
     old = CandidatesNode.of_scan(scan)
+    if old is not None:
+        follow(old)
     before = old.detection() if old is not None else None
     if before is not None:
+        same = {c.id for c in before.candidates} == {c.id for c in detection.candidates}
         for reader in old.readers():
-            carried[reader] = carry_over(Review(before, reader, old.findings(reader)), detection)
+            said = old.findings(reader)
+            carried[reader] = said if same else carry_over(Review(before, reader, said), detection)
     nodes = CandidatesNode.create(scan, detection, key)
     for reader, findings in carried.items():
-        nodes.keep(Review(detection, reader, findings))
+        nodes.keep(Review(detection, reader, findings), utc_now())
     return nodes, carried
 
 
@@ -171,31 +181,57 @@ def start(
 
 
 def from_scene(nodes: CandidatesNode, reader: str, trouble: Callable[[str], None]) -> ReviewSession | None:
-    """Go on with what a loaded scene holds of ``reader``'s review; ``None`` where its candidates are damaged."""
+    """Go on with what the scene holds of ``reader``'s review; ``None`` where its candidates are damaged."""
     detection = nodes.detection()
     if detection is None:
         return None
     return ReviewSession(nodes, Review(detection, reader, nodes.findings(reader)), None, trouble)
 
 
-def interrupted(key: str, reader: str) -> FoundReview | None:
-    """Return the newest review of the scan ``key`` by ``reader`` that the disk holds with at least one verdict."""
+def interrupted(key: str, reader: str, session: ReviewSession | None) -> FoundReview | None:
+    """Return a review of the scan ``key`` by ``reader`` that the disk holds and that knows more than ``session``.
+
+    That is the newest one, or one with the candidates of ``session``: if it has more verdicts, or other ones that were
+    given after the scene was changed last.
+    """
     try:
         found = find_reviews(preferences.reviews_folder(), key)
     except CMBDetectorError as error:
         _LOGGER.warning("looking for reviews: %s", error.message)
         return None
-    return next((entry for entry in found if entry.reader == reader and entry.reviewed), None)
+    found = [entry for entry in found if entry.reader == reader and entry.reviewed]
+    if session is None:
+        return next(iter(found), None)
+    known = sum(finding.is_reviewed for finding in session.review.findings)
+    kept_at, model = session.nodes.last_change(reader), session.review.detection.model
+    for number, entry in enumerate(found):
+        if session.log is not None and entry.path == session.log.path:
+            continue
+        if number and entry.model_checksum != str(model.get("checksum", "")):
+            continue
+        if entry.reviewed > known or (entry.last_change > kept_at and _says_otherwise(entry, session.review)):
+            return entry
+    return None
 
 
 def go_on(
     scan: slicer.vtkMRMLScalarVolumeNode, key: str, found: FoundReview, trouble: Callable[[str], None]
 ) -> ReviewSession:
-    """Go on with a review that the disk holds; its candidates need not be in the scene.
+    """Go on with a review that the disk holds; its candidates need not be in the scene. Other readers' verdicts that
+    the scene holds are carried over to them.
 
     Raises:
         CMBDetectorError: the log is damaged, or another Slicer holds it.
     """
     review, log = resume(found.path)
-    nodes = CandidatesNode.create(scan, review.detection, key)
+    nodes, _earlier = renew(scan, review.detection, key)
     return ReviewSession(nodes, review, log, trouble)
+
+
+def _says_otherwise(found: FoundReview, review: Review) -> bool:
+    try:
+        there = read_review(found.path)
+    except CMBDetectorError:
+        return False
+    one, other = ({entry["id"]: entry for entry in each.as_json()} for each in (there, review))
+    return one != other

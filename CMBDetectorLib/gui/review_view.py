@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import html
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -59,17 +60,25 @@ class ReviewView:
         self.ui.messageLabel.text = message
         self.ui.messageLabel.setVisible(bool(message))
 
-    def offer(self, found: FoundReview | None) -> None:
-        """Offer a review that the disk holds, or take the offer away."""
+    def offer(self, found: FoundReview | None, session: ReviewSession | None) -> None:
+        """Offer a review that the disk holds, or take the offer away; ``session`` is what it would replace."""
         self.ui.resumeFrame.setVisible(found is not None)
-        if found is not None:
-            words = _("A review of this scan by {reader} was left on {date}: {done} of {all} judged.")
-            self.ui.resumeLabel.text = words.format(
-                reader=found.reader,
-                date=str(found.last_change)[:16].replace("T", " "),
-                done=found.reviewed,
-                all=found.total,
-            )
+        if found is None:
+            return
+        words = _(
+            "A review of this scan by {reader} was left on {date}: {done} of {all} judged (found by {model} {version})."
+        )
+        text = words.format(
+            reader=found.reader,
+            date=_local_time(found.last_change),
+            done=found.reviewed,
+            all=found.total,
+            model=found.model_name,
+            version=found.model_version,
+        )
+        if session is not None and session.review.detection.model.get("checksum") != found.model_checksum:
+            text += " " + _("Its candidates would take the place of those shown now.")
+        self.ui.resumeLabel.text = text
 
     def show_all(self, session: ReviewSession | None, scan: Volume | None) -> None:
         """Make everything anew for another session; the pictures are taken from ``scan``."""
@@ -143,6 +152,14 @@ class ReviewView:
         finding = session.review[key] if key is not None else None
         self.buttons.show(finding, _possible(session, finding, self.table.order()))
         self.buttons.set_checked("second-look", session is not None and session.shown.second_look)
+
+
+def _local_time(utc: str) -> str:
+    """Return a time (ISO 8601) as the clock on the wall showed it."""
+    try:
+        return datetime.datetime.fromisoformat(utc).astimezone().strftime("%Y-%m-%d %H:%M")
+    except ValueError:
+        return utc
 
 
 def _possible(session: ReviewSession | None, finding: Finding | None, order: list[str]) -> Possible:

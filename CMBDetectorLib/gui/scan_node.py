@@ -23,11 +23,16 @@ def scan_volume(node: slicer.vtkMRMLScalarVolumeNode) -> Volume | None:
     image = node.GetImageData() if node is not None else None
     if image is None or image.GetNumberOfScalarComponents() != 1 or 0 in image.GetDimensions():
         return None
-    matrix = vtk.vtkMatrix4x4()
-    node.GetIJKToRASMatrix(matrix)
     # Slicer's arrays are (k, j, i).
     array = slicer.util.arrayFromVolume(node).transpose(2, 1, 0)
-    return Volume(array, slicer.util.arrayFromVTKMatrix(matrix), {"kind": "scene"})
+    return Volume(array, ijk_to_ras(node), {"kind": "scene"})
+
+
+def ijk_to_ras(node: slicer.vtkMRMLScalarVolumeNode) -> np.ndarray:
+    """Return the affine of the node itself (4x4, voxel indices to RAS mm)."""
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
 
 
 def key_of(node: slicer.vtkMRMLScalarVolumeNode) -> str | None:
@@ -43,15 +48,15 @@ def file_of(node: slicer.vtkMRMLScalarVolumeNode) -> Path | None:
     return Path(name) if name else None
 
 
-def to_world(node: slicer.vtkMRMLScalarVolumeNode, ras_mm: tuple[float, float, float]) -> tuple[float, float, float]:
-    """Turn RAS mm of the volume into the world's RAS mm, which differ where it lies under a transform."""
+def to_world(node: slicer.vtkMRMLTransformableNode, ras_mm: tuple[float, float, float]) -> tuple[float, float, float]:
+    """Turn RAS mm of the node itself into the world's RAS mm, which differ where it lies under a transform."""
     return _transformed(node, ras_mm, to_world=True)
 
 
 def from_world(
-    node: slicer.vtkMRMLScalarVolumeNode, world_mm: tuple[float, float, float]
+    node: slicer.vtkMRMLTransformableNode, world_mm: tuple[float, float, float]
 ) -> tuple[float, float, float]:
-    """Turn the world's RAS mm into RAS mm of the volume."""
+    """Turn the world's RAS mm into RAS mm of the node itself."""
     return _transformed(node, world_mm, to_world=False)
 
 
@@ -82,7 +87,7 @@ def write_pieces(volume: Volume, path: Path) -> Iterator[float]:
 
 
 def _transformed(
-    node: slicer.vtkMRMLScalarVolumeNode, position: tuple[float, float, float], to_world: bool
+    node: slicer.vtkMRMLTransformableNode, position: tuple[float, float, float], to_world: bool
 ) -> tuple[float, float, float]:
     transform = node.GetParentTransformNode()
     if transform is None:

@@ -14,7 +14,7 @@ from vtk.util.numpy_support import numpy_to_vtk
 
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.files import harmless_cell
-from CMBDetectorLib.gui.candidates_node import MASK_ROLE, CandidatesNode, place_beside
+from CMBDetectorLib.gui.candidates_node import MASK_ROLE, SCAN_ROLE, CandidatesNode, place_beside
 from CMBDetectorLib.gui.scan_node import scan_volume
 from CMBDetectorLib.volume import Volume, from_sitk
 
@@ -110,11 +110,20 @@ def mask_volume(node: slicer.vtkMRMLNode, scan: slicer.vtkMRMLScalarVolumeNode) 
     return grid.with_array(inside)
 
 
-def show_table(name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> slicer.vtkMRMLTableNode:
-    """Return a table node of the scene with ``rows``; one of this name is renewed."""
-    node = slicer.mrmlScene.GetFirstNodeByName(name)
-    if node is None or not node.IsA("vtkMRMLTableNode"):
+def show_table(
+    name: str,
+    columns: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    scan: slicer.vtkMRMLScalarVolumeNode,
+) -> slicer.vtkMRMLTableNode:
+    """Return a table node of the scene with ``rows`` about ``scan``; one of this name and scan is renewed."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLTableNode")
+    about = [node for node in nodes if node.GetName() == name and node.GetNodeReferenceID(SCAN_ROLE) == scan.GetID()]
+    if about:
+        node = about[0]
+    else:
         node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", name)
+        node.SetNodeReferenceID(SCAN_ROLE, scan.GetID())
     table = vtk.vtkTable()
     for column in columns:
         values = [row.get(column) for row in rows]

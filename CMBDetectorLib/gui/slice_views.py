@@ -59,13 +59,18 @@ def slab_is_shown(view: str = "Red") -> bool:
     return bool(node and node.GetSlabReconstructionEnabled())
 
 
+def register_review_layout() -> None:
+    """Make the layout for reviewing known to the application: before a scene that was saved with it is loaded."""
+    layouts = slicer.app.layoutManager().layoutLogic().GetLayoutNode()
+    if not layouts.IsLayoutDescription(REVIEW_LAYOUT):
+        layouts.AddLayoutDescription(REVIEW_LAYOUT, _LAYOUT)
+
+
 def open_review_layout() -> int:
     """Show axial, axial slab, sagittal and coronal views; returns the layout that was there, to go back to it."""
     manager = slicer.app.layoutManager()
     before = manager.layout
-    layouts = manager.layoutLogic().GetLayoutNode()
-    if not layouts.IsLayoutDescription(REVIEW_LAYOUT):
-        layouts.AddLayoutDescription(REVIEW_LAYOUT, _LAYOUT)
+    register_review_layout()
     background = background_volume()
     manager.setLayout(REVIEW_LAYOUT)
     if background is not None:
@@ -83,7 +88,8 @@ def close_review_layout(before: int) -> None:
 
 def review_layout_is_open() -> bool:
     """Tell whether the layout for reviewing is shown."""
-    return slicer.app.layoutManager().layout == REVIEW_LAYOUT
+    manager = slicer.app.layoutManager()
+    return manager is not None and manager.layout == REVIEW_LAYOUT
 
 
 def background_volume() -> slicer.vtkMRMLScalarVolumeNode | None:
@@ -96,6 +102,17 @@ def background_volume() -> slicer.vtkMRMLScalarVolumeNode | None:
     selection = slicer.app.applicationLogic().GetSelectionNode()
     node = slicer.mrmlScene.GetNodeByID(selection.GetActiveVolumeID() or "") if selection else None
     return node if _is_scan(node) else None
+
+
+def show_volume(volume: slicer.vtkMRMLScalarVolumeNode) -> None:
+    """Put ``volume`` into the background of the slice views, unless some view shows it already."""
+    seen: set[str] = set()
+    for view in ("Red", "Yellow", "Green"):
+        composite = _composite(view)
+        if composite is not None:
+            seen |= {composite.GetBackgroundVolumeID() or "", composite.GetForegroundVolumeID() or ""}
+    if volume.GetID() not in seen:
+        slicer.util.setSliceViewerLayers(background=volume, fit=True)
 
 
 def _is_scan(node: slicer.vtkMRMLNode | None) -> bool:

@@ -21,8 +21,8 @@ from CMBDetectorLib.locking import FileLock
 from CMBDetectorLib.review.finding import Finding
 from CMBDetectorLib.review.records import Change, Recorded, change_line, header_line, read_records
 from CMBDetectorLib.review.review import Review, utc_now
+from CMBDetectorLib.review.scan_key import is_scan_key
 
-_KEY = re.compile(r"[0-9a-f]{16}")
 _LONGEST_SLUG = 40
 
 
@@ -49,7 +49,7 @@ class ReviewLog:
         Raises:
             OutputError: the folder cannot be written.
         """
-        if not _KEY.fullmatch(key):
+        if not is_scan_key(key):
             raise ValueError(f"{key!r} is no scan key")
         started = now()
         stamp = re.sub(r"[^0-9TZ]", "", started.replace("+00:00", "Z"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
 import numpy as np
 
+_KEY = re.compile(r"[0-9a-f]{16}")
 _SAMPLES = 32
 _STEP_MM = 0.01
 # Origins and spacings are round numbers: those of 0.225 mm lie right on the border between two steps of 0.01 mm, and
@@ -30,6 +32,11 @@ def scan_key(array: np.ndarray, ijk_to_ras: Any) -> str:
     # Adding 0 turns -0 into 0; tobytes() runs through (i, j, k) whatever the memory layout.
     digest.update((sample.astype("<f4") + np.float32(0)).astype("<f4").tobytes())
     return digest.hexdigest()[:16]
+
+
+def is_scan_key(text: str) -> bool:
+    """Tell whether ``text`` has the form of a key."""
+    return _KEY.fullmatch(text) is not None
 
 
 def grid_steps(ijk_to_ras: Any) -> np.ndarray:
