@@ -57,7 +57,9 @@ class Detection:
 
     def shown(self) -> list[Candidate]:
         """Return the candidates at or above the threshold of the settings."""
-        return [c for c in self.candidates if c.score >= float(self.settings["threshold"])]
+        threshold = float(self.settings["threshold"])
+        # As they are written: a result that was read again shows the same.
+        return [c for c in self.candidates if round(c.score, _DIGITS) >= threshold]
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values (schema 1), candidates by falling score; :meth:`from_json` takes them back."""
@@ -105,6 +107,11 @@ class Detection:
             raise ValueError("a number is not finite")
         float(data["settings"]["threshold"])
         return cls(data["scan"], data["model"], data["settings"], candidates, data["seconds"])
+
+
+def threshold_at(score: float) -> float:
+    """Return the threshold that a candidate of this score just reaches: scores count as they are written."""
+    return round(float(score), _DIGITS)
 
 
 def candidate_id(ras_mm: Iterable[float]) -> str:

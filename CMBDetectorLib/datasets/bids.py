@@ -13,7 +13,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ _OTHER_PART = re.compile(r"_part-(?:phase|real|imag)(?:_|$)")
 _MOST_ROWS = 100_000
 _MOST_BYTES = 64 << 20
 LOCATIONS = ("lobar", "deep", "infratentorial")
+_SUBJECT = re.compile(r"(?:.*?_)?sub-[^_]+")
 # Written only where some point has them.
 _OPTIONAL = ("location", "near_dark", "contrast")
 
@@ -107,6 +108,21 @@ class Case:
             BadInputError: the list is damaged.
         """
         return _positions(self.mimics)
+
+
+def subject_of(case_id: str) -> str:
+    """Return whose scan the case is: its id up to the label of ``sub-``, with the name of the dataset where that stands
+    before it; the whole id where it names no subject."""
+    found = _SUBJECT.match(case_id)
+    return found.group() if found else case_id
+
+
+def by_subject(case_ids: Sequence[str]) -> dict[str, list[int]]:
+    """Return whose scans the cases are: subject -> their numbers in ``case_ids``, in the order of first appearance."""
+    found: dict[str, list[int]] = {}
+    for number, case_id in enumerate(case_ids):
+        found.setdefault(subject_of(case_id), []).append(number)
+    return found
 
 
 def read_dataset(folder: Path | str) -> list[Case]:

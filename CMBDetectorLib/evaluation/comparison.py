@@ -15,7 +15,6 @@ from CMBDetectorLib.evaluation.words import plain_json
 RATES = (1.0, 4.1, 14.5)
 """False positives a scan at which the models are compared."""
 JUDGED_FP = 4.1
-_REPLICATES = 1000
 Outcome = Literal["better", "same", "worse"]
 
 
@@ -23,7 +22,8 @@ Outcome = Literal["better", "same", "worse"]
 class Rate:
     """The sensitivities of both models with at most ``fp`` false positives a scan, and their difference (new - old).
 
-    ``difference_ci`` is its 95 % interval over resamplings of whole scans, the same ones for both models.
+    ``difference_ci`` is its 95 % interval over resamplings of whole subjects, the same ones for both models; NaN where
+    fewer than two subjects have microbleeds.
     """
 
     fp: float
@@ -76,8 +76,7 @@ class Comparison:
             f"With {rate.fp:g} false positives a scan the new model finds {round(rate.new.sensitivity * total)} of "
             f"{total} microbleeds and the old one {round(rate.old.sensitivity * total)}"
         )
-        low, high = (f"{100 * limit:+.0f}" for limit in rate.difference_ci)
-        interval = f"difference {100 * rate.difference:+.0f} %, 95 % interval {low} to {high}"
+        interval = f"difference {100 * rate.difference:+.0f} %, 95 % interval {_limits(rate)}"
         meaning = {
             "better": "the new model is better on these scans.",
             "worse": "the new model is worse on these scans: keep the old one.",
@@ -119,10 +118,9 @@ class Comparison:
         """Return the rates as text for a terminal."""
         lines = ["FP/scan          old          new   difference (95 %)"]
         for rate in self.rates:
-            low, high = rate.difference_ci
             lines.append(
                 f"<= {rate.fp:<5g}  {rate.old.sensitivity:9.1%}    {rate.new.sensitivity:9.1%}   "
-                f"{100 * rate.difference:+.1f} ({100 * low:+.0f} to {100 * high:+.0f}) %"
+                f"{100 * rate.difference:+.1f} ({_limits(rate)}) %"
             )
         return "\n".join(lines)
 
@@ -148,14 +146,9 @@ def compare_models(old: Sequence[ScanResult], new: Sequence[ScanResult], seed: i
 
 def _paired(old: Sequence[ScanResult], new: Sequence[ScanResult], seed: int) -> list[tuple[float, float]]:
     """Return the 95 % interval of the difference at each of ``RATES``."""
-    pools = Pool(old), Pool(new)
-    generator, scans = np.random.default_rng(seed), len(old)
-    drawn = []
-    for _ in range(_REPLICATES):
-        weight = np.bincount(generator.integers(scans, size=scans), minlength=scans).astype(float)
-        if weight @ pools[0].truths:
-            before, after = (_sensitivities(pool, weight) for pool in pools)
-            drawn.append(after - before)
+    pools = Pool(new), Pool(old)
+    # The same subjects are drawn for both.
+    drawn = [np.subtract(*(_sensitivities(pool, weight) for pool in pools)) for weight in pools[0].resampled(seed)]
     if not drawn:
         return [(np.nan, np.nan)] * len(RATES)
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
@@ -166,6 +159,11 @@ def _sensitivities(pool: Pool, weight: np.ndarray) -> np.ndarray:
     counts = pool.curve(weight)
     index = np.searchsorted(counts["fp_per_scan"], RATES, side="right")
     return np.concatenate([[0.0], counts["sensitivity"]])[index]
+
+
+def _limits(rate: Rate) -> str:
+    low, high = rate.difference_ci
+    return f"{100 * low:+.0f} to {100 * high:+.0f}" if np.isfinite(low) else "unknown"
 
 
 def _changed(old: Sequence[ScanResult], new: Sequence[ScanResult], rate: Rate) -> tuple[list[Changed], list[Changed]]:

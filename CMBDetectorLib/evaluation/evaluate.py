@@ -161,7 +161,7 @@ def compare(
         stage1.append(ScanResult(case_id, places, first, truth))
         found = match(places, scores, truth)
         # Index -1, no candidate, takes the value put at the end.
-        hit.append(HitScan(points, np.append(scores, -np.inf)[found.candidate]))
+        hit.append(HitScan(points, np.append(scores, -np.inf)[found.candidate], case_id))
         summary, misses = _scan(case_id, detection, scores, truth, found)
         scans.append(summary)
         missed.extend(misses)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from CMBDetectorLib.candidate import threshold_at
+from CMBDetectorLib.datasets.bids import subject_of
 from CMBDetectorLib.evaluation.matching import match
 from CMBDetectorLib.evaluation.words import interval_words, number_words, plain_json, text_table
 
@@ -30,7 +32,8 @@ class OperatingPoint:
     """What is reached with no more than ``fp_allowed`` false positives per scan.
 
     ``threshold`` is the lowest score that stays within it, ``None`` where not even the surest candidates do; the
-    sensitivities (pooled over microbleeds, mean over scans) have 95 % intervals (low, high) from resampled scans.
+    sensitivities (pooled over microbleeds, mean over scans) have 95 % intervals (low, high) from resampled subjects,
+    NaN where fewer than two of them have microbleeds.
     """
 
     fp_allowed: float
@@ -136,7 +139,7 @@ class Froc:
 
 NOTES = (
     "Each sensitivity is that of a threshold that exists: the curve is read as steps, never interpolated upward.\n"
-    f"95 % intervals: percentiles of {_REPLICATES} resamplings of whole scans.\n"
+    f"95 % intervals: percentiles of {_REPLICATES} resamplings of whole subjects, none from one with microbleeds.\n"
     "* Threshold chosen on these very scans, hence optimistic."
 )
 _HEADING = ("FP/scan", "reached", "sensitivity", "95 %", "mean of scans", "95 %", "precision", "F1", "threshold")
@@ -147,7 +150,8 @@ def froc(results: Sequence[ScanResult], seed: int = 0) -> Froc:
     """Return the FROC of ``results`` under the hit rule of :func:`~CMBDetectorLib.evaluation.matching.match`.
 
     Each scan is matched once: hits of the higher scores do not change when the threshold falls, so counts cumulate.
-    The intervals are the 2.5th and 97.5th percentile over 1000 resamplings of whole scans, drawn with ``seed``.
+    The intervals are the 2.5th and 97.5th percentile over 1000 resamplings of whole subjects (all scans of
+    one, :func:`~CMBDetectorLib.datasets.bids.subject_of`), drawn with ``seed``.
 
     Raises:
         ValueError: there are no scans.
@@ -191,6 +195,8 @@ class Pool:
         self._hit = np.concatenate(hits)[order]
         self._scan = np.concatenate(scans)[order].astype(int)
         self.truths = np.array([len(np.reshape(result.truth_ras, (-1, 3))) for result in results])
+        subjects: dict[str, int] = {}
+        self._subject = np.array([subjects.setdefault(subject_of(r.case_id), len(subjects)) for r in results])
         # Candidates of one score are above a threshold together: only the last of each counts.
         self.last = np.flatnonzero(np.diff(self.scores, append=-np.inf)) if len(self.scores) else np.zeros(0, int)
 
@@ -210,23 +216,29 @@ class Pool:
                 "f1": 2 * hits / (hits + false + truths) if truths else np.full(len(hits), np.nan),
             }
 
+    def resampled(self, seed: int) -> Iterator[np.ndarray]:
+        """Yield the weights (s,) of the scans in 1000 resamplings of whole subjects, as far as they hold microbleeds;
+        none where fewer than two subjects have any: an interval of no width would pretend to be sure."""
+        subjects = int(self._subject.max()) + 1
+        if np.count_nonzero(np.bincount(self._subject, self.truths)) < 2:
+            return
+        generator = np.random.default_rng(seed)
+        for _ in range(_REPLICATES):
+            drawn = np.bincount(generator.integers(subjects, size=subjects), minlength=subjects)
+            weight = drawn[self._subject].astype(float)
+            if weight @ self.truths:
+                yield weight
+
     def bootstrap(self, fp_allowed: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the 95 % intervals (2, b) of the pooled and of the mean sensitivity at each of ``fp_allowed`` (b,)."""
-        generator = np.random.default_rng(seed)
-        scans = len(self.truths)
-        drawn = np.full((2, _REPLICATES, len(fp_allowed)), np.nan)
-        for replicate in range(_REPLICATES):
-            weight = np.bincount(generator.integers(scans, size=scans), minlength=scans).astype(float)
-            if not weight @ self.truths:
-                continue
+        drawn = []
+        for weight in self.resampled(seed):
             counts = self.curve(weight)
             index = np.searchsorted(counts["fp_per_scan"], fp_allowed, side="right")
-            for kind, name in enumerate(("sensitivity", "mean_sensitivity")):
-                drawn[kind, replicate] = np.concatenate([[0.0], counts[name]])[index]
-        seen = drawn[:, ~np.isnan(drawn).any(axis=(0, 2))]
-        if not seen.shape[1]:
+            drawn.append([np.concatenate([[0.0], counts[name]])[index] for name in ("sensitivity", "mean_sensitivity")])
+        if not drawn:
             return np.full((2, len(fp_allowed)), np.nan), np.full((2, len(fp_allowed)), np.nan)
-        low, high = np.percentile(seen, [2.5, 97.5], axis=1)
+        low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
         return np.stack([low[0], high[0]]), np.stack([low[1], high[1]])
 
 
@@ -254,4 +266,6 @@ def _words(
     pooled, mean = (number_words(100 * values[key], ".1f", " %") for key in ("sensitivity", "mean_sensitivity"))
     precision, f1 = (number_words(values[key], ".3f") for key in ("precision", "f1"))
     reached = f"{values['fp_per_scan']:.2f}"
-    return (name, reached, pooled, intervals[0], mean, intervals[1], precision, f1, number_words(threshold, ".3f"))
+    # With fewer decimals it could drop the candidate that it stands for.
+    score = "-" if threshold is None or np.isnan(threshold) else f"{threshold_at(threshold):.4f}"
+    return (name, reached, pooled, intervals[0], mean, intervals[1], precision, f1, score)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from CMBDetectorLib.datasets.bids import LOCATIONS, Point
+from CMBDetectorLib.datasets.bids import LOCATIONS, Point, subject_of
 from CMBDetectorLib.evaluation.froc import Froc
 from CMBDetectorLib.evaluation.matching import HIT_RADIUS_MM
 from CMBDetectorLib.evaluation.words import number_words, plain_json, text_table
@@ -18,17 +18,21 @@ _REPLICATES = 1000
 _STRONG_CONTRAST = 0.5
 GROUP_NOTES = (
     f"In clusters: another microbleed within {HIT_RADIUS_MM:g} mm. What is not recorded puts into no group.\n"
-    f"Thresholds of the FROC above. 95 % intervals: {_REPLICATES} resamplings of whole scans, thresholds held; "
-    "none from one scan."
+    f"Thresholds of the FROC above. 95 % intervals: {_REPLICATES} resamplings of whole subjects, thresholds held; "
+    "none from one."
 )
 
 
 @dataclass(frozen=True)
 class HitScan:
-    """The microbleeds of one scan and, for each, the score (m,) of the candidate that hit it, -inf without one."""
+    """The microbleeds of one scan and, for each, the score (m,) of the candidate that hit it, -inf without one.
+
+    ``case_id`` tells whose scan it is.
+    """
 
     microbleeds: Sequence[Point]
     scores: np.ndarray
+    case_id: str
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class GroupPoint:
     """What a group reaches at the threshold of all microbleeds for ``fp_allowed`` false positives per scan.
 
     ``found`` counts microbleeds, ``sensitivity`` is pooled over them and NaN where the group is empty; its 95 %
-    interval ``sensitivity_ci`` (low, high) is NaN where the group lies in fewer than two scans. ``threshold`` is
+    interval ``sensitivity_ci`` (low, high) is NaN where the group lies in fewer than two subjects. ``threshold`` is
     ``None`` where not even the surest candidates stay within ``fp_allowed``: then nothing is found.
     """
 
@@ -65,7 +69,7 @@ def by_group(scans: Sequence[HitScan], final: Froc, seed: int = 0) -> list[Group
     """Return the groups that the annotations of ``scans`` support, "all" first; none without microbleeds.
 
     A group is supported where its property is recorded for some microbleed. ``final`` is the FROC of the same scans,
-    ``seed`` that of the resampled scans.
+    ``seed`` that of the resampled subjects.
     """
     bleeds = [point for scan in scans for point in scan.microbleeds]
     if not bleeds:
@@ -83,7 +87,9 @@ def by_group(scans: Sequence[HitScan], final: Froc, seed: int = 0) -> list[Group
     # Counts of each scan (s) and group (g), and what is found of them at each threshold (t).
     count = of_scan @ inside.T
     hits = np.einsum("sm,gm,mt->sgt", of_scan, inside, found.astype(float), optimize=True)
-    low, high = _intervals(count, hits, seed)
+    subjects = list(dict.fromkeys(subject_of(scan.case_id) for scan in scans))
+    of_subject = np.array([[subject_of(scan.case_id) == name for scan in scans] for name in subjects], float)
+    low, high = _intervals(of_subject @ count, np.tensordot(of_subject, hits, 1), seed)
     groups = []
     for g, name in enumerate(members):
         total, found_of = int(count[:, g].sum()), hits[:, g].sum(axis=0)
@@ -156,16 +162,18 @@ def _members(bleeds: Sequence[Point], clustered: np.ndarray) -> dict[str, np.nda
 
 
 def _intervals(count: np.ndarray, hits: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return both ends (g, t) of the 95 % intervals; ``count`` (s, g), ``hits`` (s, g, t) of each scan."""
-    scans, groups, rates = hits.shape
+    """Return both ends (g, t) of the 95 % intervals; ``count`` (s, g), ``hits`` (s, g, t) of each subject."""
+    subjects, groups, rates = hits.shape
     # How often each scan is drawn when as many as there are are drawn with replacement.
-    weight = np.random.default_rng(seed).multinomial(scans, np.full(scans, 1 / scans), _REPLICATES).astype(float)
+    weight = (
+        np.random.default_rng(seed).multinomial(subjects, np.full(subjects, 1 / subjects), _REPLICATES).astype(float)
+    )
     total = weight @ count
-    reached = (weight @ hits.reshape(scans, -1)).reshape(_REPLICATES, groups, rates)
+    reached = (weight @ hits.reshape(subjects, -1)).reshape(_REPLICATES, groups, rates)
     low, high = np.full((2, groups, rates), np.nan)
     for g in range(groups):
         seen = total[:, g] > 0
-        # One scan can only be drawn again and again: an interval of no width would pretend to be sure.
+        # One subject can only be drawn again and again: an interval of no width would pretend to be sure.
         if np.count_nonzero(count[:, g]) > 1:
             low[g], high[g] = np.percentile(reached[seen, g] / total[seen, g, None], [2.5, 97.5], axis=0)
     return low, high

@@ -5,10 +5,12 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
+from CMBDetectorLib.datasets.bids import by_subject
 from CMBDetectorLib.evaluation.froc import ScanResult
 from CMBDetectorLib.files import atomic_path
 from CMBDetectorLib.models.bundle import Bundle
@@ -21,27 +23,33 @@ MOST_FOLDS = 5
 _LEAST_BLEEDING = 2  # to learn from one and to validate on another
 
 
-def comparison_folds(microbleeds: Sequence[int], leave_out: int, seed: int, most: int | None) -> list[list[int]]:
+def comparison_folds(
+    ids: Sequence[str], microbleeds: Sequence[int], leave_out: int, seed: int, most: int | None
+) -> list[list[int]]:
     """Return the indices of the scans that each fold leaves out: ``leave_out`` of them, or more for ``most`` folds.
 
-    ``microbleeds`` are the counts of the scans. Scans with microbleeds are dealt out evenly, and two of them are left
-    to each fold to learn from.
+    ``ids`` are those of the scans, ``microbleeds`` their counts. All scans of one subject are left out together, as
+    long as three subjects have microbleeds. Those with microbleeds are dealt out evenly, and two of them are left to
+    each fold to learn from.
 
     Raises:
         ValueError: fewer than three scans have microbleeds.
     """
+    parts = list(by_subject(ids).values())
+    if sum(any(microbleeds[index] for index in part) for part in parts) <= _LEAST_BLEEDING:
+        parts = [[index] for index in range(len(ids))]
     rng = np.random.default_rng(seed)
-    order = rng.permutation(len(microbleeds))
-    bleeding = [int(index) for index in order if microbleeds[index]]
-    clean = [int(index) for index in order if not microbleeds[index]]
+    order = [parts[number] for number in rng.permutation(len(parts))]
+    bleeding = [part for part in order if any(microbleeds[index] for index in part)]
+    clean = [part for part in order if part not in bleeding]
     if len(bleeding) <= _LEAST_BLEEDING:
         raise ValueError("three scans with microbleeds are needed")
-    count = max(2, -(-len(order) // leave_out))
+    count = max(2, -(-len(ids) // leave_out))
     count = min(count, most or count, len(order))
     while len(bleeding) - -(-len(bleeding) // count) < _LEAST_BLEEDING:
         count += 1
     dealt = bleeding + clean
-    return [sorted(dealt[first::count]) for first in range(count)]
+    return [sorted(chain(*dealt[first::count])) for first in range(count)]
 
 
 def run_folds(

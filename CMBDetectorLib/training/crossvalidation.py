@@ -11,6 +11,7 @@ import numpy as np
 
 import CMBDetectorLib
 from CMBDetectorLib.candidate import Detection, read_detection, write_detection
+from CMBDetectorLib.datasets.bids import by_subject
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.models.bundle import Bundle
 from CMBDetectorLib.progress import Part, Progress
@@ -19,19 +20,28 @@ from CMBDetectorLib.training.cases import PreparedCase
 from CMBDetectorLib.training.settings import TrainingSettings
 
 
-def make_folds(count: int, leave_out: int, seed: int) -> list[list[int]]:
-    """Return the indices (0..count-1) left out in each fold: ``leave_out`` of them, fewer in the last one.
+def make_folds(ids: Sequence[str], leave_out: int, seed: int) -> list[list[int]]:
+    """Return the indices of the cases ``ids`` that are left out in each fold: ``leave_out``, fewer in the last one.
+
+    All scans of one subject are left out together, which may be more: networks that knew a subject's first session
+    would be judged too well on the second.
 
     Raises:
         BadInputError: nothing would be left to train on.
     """
-    if leave_out < 1 or count - leave_out < 1:
+    scans_of = by_subject(ids)
+    subjects = list(scans_of.values())
+    folds: list[list[int]] = []
+    for number in np.random.default_rng(seed).permutation(len(subjects)):
+        if not folds or len(folds[-1]) >= leave_out:
+            folds.append([])
+        folds[-1] += subjects[number]
+    if leave_out < 1 or len(folds) < 2:
         raise BadInputError(
-            f"Leaving out {leave_out} of {count} scans leaves nothing to train on or to test.",
-            "Choose --leave-out between 1 and the number of scans less 1.",
+            f"Leaving out {leave_out} of {len(ids)} scans ({len(subjects)} subjects) leaves nothing to train on.",
+            "Choose --leave-out between 1 and the number of scans less 1; it takes two subjects.",
         )
-    order = np.random.default_rng(seed).permutation(count)
-    return [sorted(int(i) for i in order[first : first + leave_out]) for first in range(0, count, leave_out)]
+    return [sorted(fold) for fold in folds]
 
 
 def crossvalidate(
@@ -50,7 +60,7 @@ def crossvalidate(
     Raises:
         BadInputError: too few cases, training scans of a fold without a microbleed, or a work folder of another run.
     """
-    folds = make_folds(len(cases), leave_out, settings.seed)
+    folds = make_folds([case.id for case in cases], leave_out, settings.seed)
     detections: dict[str, Detection] = {}
     for number, left_out in enumerate(folds):
         part = Part(progress, "folds", number, len(folds))

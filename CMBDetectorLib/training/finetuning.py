@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from CMBDetectorLib.datasets.bids import subject_of
 from CMBDetectorLib.detection.patches import cut_windows
 from CMBDetectorLib.models.bundle import Bundle
 from CMBDetectorLib.networks import backend
@@ -163,8 +164,12 @@ def split_scans(cases: Sequence[PreparedCase], number: int, seed: int) -> tuple[
     for group, least in ((bleeding, 1), (clean, 0)):
         count = max(least, round(len(group) / _VALIDATION_PART))
         held += [group[(number * count + step) % len(group)] for step in range(count)]
-    chosen = {case.id for case in held}
-    return held, [case for case in cases if case.id not in chosen]
+    # What is watched must not be known from another scan of its subject, as far as others are left to learn from.
+    for chosen in ({subject_of(case.id) for case in held}, {case.id for case in held}):
+        kept = [case for case in cases if not chosen & {case.id, subject_of(case.id)}]
+        if any(len(case.microbleeds_ras) for case in kept):
+            break
+    return held, kept
 
 
 def new_share(microbleeds: int) -> float:

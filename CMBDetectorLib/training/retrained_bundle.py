@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import CMBDetectorLib
+from CMBDetectorLib.candidate import threshold_at
 from CMBDetectorLib.datasets.local import LocalScan
 from CMBDetectorLib.evaluation.comparison import Comparison
 from CMBDetectorLib.evaluation.froc import Froc
@@ -178,7 +179,7 @@ def _entries(networks: Sequence[Network], start: Bundle, kind: str) -> list[dict
 def _shown(start: Bundle, comparison: Comparison | None) -> float:
     """Return the score from which on candidates are shown: where it was measured that of 4.1 false positives a scan."""
     threshold = None if comparison is None else comparison.judged.new.threshold
-    return start.thresholds["shown"] if threshold is None else round(min(0.999, max(0.001, threshold)), 3)
+    return start.thresholds["shown"] if threshold is None else threshold_at(min(0.999, max(0.001, threshold)))
 
 
 def _figures(curve: Froc) -> str:

@@ -37,6 +37,13 @@ def test_round_trip_sorts_by_score_and_keeps_everything(tmp_path):
     assert [c.score for c in read.shown()] == [0.9, 0.5]
 
 
+def test_what_is_shown_is_the_same_when_it_is_read_again(tmp_path):
+    written = detection(candidates(0.49996, 0.49994, 0.9))
+    write_detection(tmp_path / "candidates.json", written)
+    assert [c.id for c in written.shown()] == [c.id for c in read_detection(tmp_path / "candidates.json").shown()][::-1]
+    assert len(written.shown()) == 2
+
+
 def test_candidates_that_are_written_with_one_score_have_one_order_everywhere(tmp_path):
     # The fifth digit, which is not written, would turn the first two round.
     low, high, best = candidates(0.90001, 0.90004, 0.95)

@@ -1,6 +1,7 @@
 """The hit rule and the FROC: properties that hold whatever the candidates are, and figures counted by hand."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from CMBDetectorLib.evaluation.comparison import compare_models
 from CMBDetectorLib.evaluation.froc import OPERATING_FP, ScanResult, froc
 from CMBDetectorLib.evaluation.matching import HIT_RADIUS_MM, match
 
@@ -139,7 +141,10 @@ def test_operating_points_are_reached_and_the_best_that_exist(scans):
         if curve.microbleeds:
             assert point.sensitivity == max([0.0, *curve.sensitivity[allowed]])
             for low, high in (point.sensitivity_ci, point.mean_sensitivity_ci):
-                assert 0 <= low <= high <= 1 + 1e-12
+                if curve.scans_with_microbleeds < 2:
+                    assert np.isnan([low, high]).all(), "one scan says nothing about others"
+                else:
+                    assert 0 <= low <= high <= 1 + 1e-12
     assert len(curve.table().splitlines()) == 1 + 1 + len(OPERATING_FP) + 2 + 3
 
 
@@ -174,11 +179,43 @@ def test_intervals_are_seeded_contain_the_estimate_and_narrow_with_scans():
     scans = by_hand()
     assert froc(scans, seed=4).to_json() == froc(scans, seed=4).to_json()
     wide = froc(scans).operating_points[3]
-    narrow = froc(scans * 20).operating_points[3]
+    more = [replace(scan, case_id=f"{scan.case_id}-{n}") for n in range(20) for scan in scans]
+    narrow = froc(more).operating_points[3]
     for point in (wide, narrow):
         assert point.sensitivity_ci[0] <= point.sensitivity <= point.sensitivity_ci[1]
     assert np.diff(narrow.sensitivity_ci) < 0.6 * np.diff(wide.sensitivity_ci)
     assert wide.sensitivity_ci[1] - wide.sensitivity_ci[0] > 0.1
+
+
+def test_scans_of_one_subject_are_drawn_together():
+    scans = by_hand()
+    alone = froc(scans).operating_points[3].sensitivity_ci
+    sessions = [replace(scan, case_id=f"sub-{n:02d}_ses-{s}") for n, scan in enumerate(scans) for s in range(5)]
+    together = froc(sessions).operating_points[3].sensitivity_ci
+    apart = froc([replace(scan, case_id=f"sub-{n:02d}") for n, scan in enumerate(sessions)]).operating_points[3]
+
+    assert together == pytest.approx(alone), "five sessions tell no more than one about other subjects"
+    assert np.diff(apart.sensitivity_ci) < 0.7 * np.diff(together)
+
+
+def test_microbleeds_of_one_subject_alone_have_no_interval():
+    scans = [replace(scan, case_id=f"sub-01_ses-{n}") for n, scan in enumerate(by_hand())]
+    curve = froc(scans)
+    same = compare_models(scans, scans)
+
+    assert np.isnan(curve.operating_points[3].sensitivity_ci).all()
+    assert curve.table().splitlines()[5].split("%")[1].split()[0] == "-"
+    assert same.outcome == "same"
+    assert "nan" not in same.verdict() + same.table()
+    assert "unknown" in same.verdict()
+
+
+def test_a_printed_threshold_keeps_the_candidate_it_stands_for():
+    scan = ScanResult("sub-01", np.array([[0.0, 0, 0], [50, 0, 0]]), np.array([0.8326, 0.5]), np.array([[0.0, 0, 0]]))
+    row = next(row for row in froc([scan]).rows() if row[0] == "<= 0.5")
+
+    assert float(row[-1]) == 0.8326
+    assert froc([scan]).at(float(row[-1]))["sensitivity"] == 1
 
 
 def test_a_scan_without_microbleeds_counts_for_false_positives_only():

@@ -90,7 +90,7 @@ def test_intervals_against_every_possible_draw():
     for number, (count, found) in enumerate(truths):
         places = [Point((30.0 * k, 0, 0)) for k in range(count)]
         scores = np.array([0.9] * found + [-np.inf] * (count - found))
-        scans.append(HitScan(places, scores))
+        scans.append(HitScan(places, scores, f"sub-{len(scans):02d}"))
         where = np.array([p.ras_mm for p in places]).reshape(-1, 3)
         results.append(ScanResult(str(number), where[:found], scores[:found], where))
     whole = by_group(scans, froc(results))[0]

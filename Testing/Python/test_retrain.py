@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -391,15 +392,36 @@ def test_a_network_that_gets_no_better_stays_as_it_is(prepared, tmp_path):
 
 @given(st.lists(st.integers(0, 9), min_size=3, max_size=30), st.integers(1, 6), st.integers(0, 99))
 def test_folds_leave_enough_to_learn_from(counts, leave_out, seed):
+    ids = [f"sub-{number:02d}" for number in range(len(counts))]
     if sum(count > 0 for count in counts) < 3:
         with pytest.raises(ValueError, match="three scans"):
-            comparison_folds(counts, leave_out, seed, 5)
+            comparison_folds(ids, counts, leave_out, seed, 5)
         return
-    folds = comparison_folds(counts, leave_out, seed, 5)
+    folds = comparison_folds(ids, counts, leave_out, seed, 5)
     assert sorted(chain(*folds)) == list(range(len(counts)))
     assert 2 <= len(folds) <= max(5, 3)
     for fold in folds:
         assert sum(counts[index] > 0 for index in range(len(counts)) if index not in fold) >= 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3)), min_size=3, max_size=12), st.integers(0, 99))
+def test_a_comparison_leaves_out_all_scans_of_a_subject(subjects, seed):
+    ids = [f"sub-{s:02d}_run-{n}" for s, (_bleeds, runs) in enumerate(subjects) for n in range(runs)]
+    counts = [bleeds for bleeds, runs in subjects for _ in range(runs)]
+    if sum(bleeds > 0 for bleeds, _ in subjects) < 3:
+        return
+    folds = comparison_folds(ids, counts, 2, seed, 5)
+    assert sorted(chain(*folds)) == list(range(len(ids)))
+    assert sum(len({ids[index][:6] for index in fold}) for fold in folds) == len(subjects)
+
+
+def test_no_network_learns_from_another_scan_of_a_subject_it_is_watched_on(prepared):
+    sessions = [replace(case, id=f"sub-{n // 2:02d}_ses-{n % 2}") for n, case in enumerate(prepared * 2)]
+    for number in range(2):
+        held, rest = split_scans(sessions, number, 0)
+        assert held
+        assert any(len(case.microbleeds_ras) for case in rest)
+        assert not {case.id[:6] for case in held} & {case.id[:6] for case in rest}
 
 
 def test_each_network_is_watched_on_other_scans(prepared):

@@ -228,14 +228,27 @@ def test_a_checkpoint_of_another_recipe_or_a_damaged_one_is_refused(prepared, tm
 
 @given(st.integers(2, 40), st.integers(1, 6), st.integers(0, 1000))
 def test_each_scan_is_left_out_once(count, leave_out, seed):
+    ids = [f"sub-{number:02d}" for number in range(count)]
     if leave_out >= count:
         with pytest.raises(BadInputError):
-            make_folds(count, leave_out, seed)
+            make_folds(ids, leave_out, seed)
         return
-    folds = make_folds(count, leave_out, seed)
+    folds = make_folds(ids, leave_out, seed)
     assert sorted(index for fold in folds for index in fold) == list(range(count))
     assert all(len(fold) == leave_out for fold in folds[:-1])
-    assert folds == make_folds(count, leave_out, seed)
+    assert folds == make_folds(ids, leave_out, seed)
+
+
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=12), st.integers(1, 5), st.integers(0, 99))
+def test_all_scans_of_a_subject_are_left_out_together(sessions, leave_out, seed):
+    ids = [f"site_sub-{s:02d}_ses-{n}" for s, count in enumerate(sessions) for n in range(count)]
+    if leave_out > len(ids) - max(sessions):
+        return
+    folds = make_folds(ids, leave_out, seed)
+    assert sorted(index for fold in folds for index in fold) == list(range(len(ids)))
+    held = [{ids[index].split("_ses")[0] for index in fold} for fold in folds]
+    assert sum(map(len, held)) == len(sessions), "no subject in two folds"
+    assert all(len(fold) >= leave_out for fold in folds[:-1])
 
 
 def test_only_the_same_run_is_resumed(tmp_path):

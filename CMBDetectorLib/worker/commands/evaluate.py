@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from CMBDetectorLib.candidate import threshold_at
 from CMBDetectorLib.datasets.bids import read_dataset
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.files import output_folder
@@ -116,13 +117,13 @@ def _shown_score(evaluation: Evaluation, rate: float) -> float:
         scores = [point.own_threshold for point in points]
     else:
         scores = [p.threshold for p in evaluation.final.operating_points if p.fp_allowed == rate]
-    return round(max((score for score in scores if score is not None), default=0.99), 3)
+    return threshold_at(max((score for score in scores if score is not None), default=0.99))
 
 
 def _scores(evaluation: Evaluation) -> dict[str, float]:
     """Return the score from which on candidates stay within the false positives a scan, where there is one."""
     return {
-        f"{point.fp_allowed:g}": round(point.threshold, 4)
+        f"{point.fp_allowed:g}": threshold_at(point.threshold)
         for point in evaluation.final.operating_points
         if point.fp_allowed in _CARD_RATES and point.threshold is not None
     }

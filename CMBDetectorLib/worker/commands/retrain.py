@@ -120,7 +120,7 @@ def _job(options: argparse.Namespace, train: list[LocalScan], start: Bundle, nam
     if options.compare:
         most = None if options.depth == "from-scratch" else MOST_FOLDS
         counts = [scan.microbleeds for scan in train]
-        folds = comparison_folds(counts, options.leave_out, options.seed, most)
+        folds = comparison_folds([scan.id for scan in train], counts, options.leave_out, options.seed, most)
     place = Workplace(options.dataset, options.work)
     return _Job(options, train, start, name, Plan(options.depth, settings, replay), folds, place)
 
