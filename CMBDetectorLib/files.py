@@ -77,15 +77,17 @@ def output_folder(path: Path | str, mine: Iterable[str]) -> Iterator[Path]:
     """Yield a temporary folder that becomes ``path`` when the block ends well, and vanishes when it does not.
 
     An earlier result at ``path`` is replaced as a whole; a folder holding anything but names matching the glob
-    patterns ``mine`` is refused, so that nobody's files are lost.
+    patterns ``mine`` is refused, so that nobody's files are lost. Where ``path`` is a link, the folder that it leads to
+    is replaced and the link stays.
 
     Raises:
-        OutputError: the folder holds other files or cannot be written.
+        OutputError: the folder holds other files, is the current folder or one above it, or cannot be written.
     """
-    path = Path(os.path.abspath(path))
+    path = Path(path)
     patterns = list(mine)
     temporary: Path | None = None
     try:
+        path = Path(os.path.realpath(path))
         check_output_folder(path, patterns)
         with in_use.undisturbed():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +115,7 @@ def check_output_folder(path: Path, mine: Iterable[str]) -> None:
     """Refuse ``path`` unless it is absent, empty, or holds only names matching the glob patterns ``mine``.
 
     Raises:
-        OutputError: there is something else in it, or it is a file.
+        OutputError: there is something else in it, it is a file, or the current folder or one above it.
     """
     if not path.exists():
         return
@@ -127,6 +129,12 @@ def check_output_folder(path: Path, mine: Iterable[str]) -> None:
         raise OutputError(
             f"The folder {path} holds other files ({', '.join(sorted(others)[:3])}).",
             "Choose an empty or new folder, so that nothing is overwritten.",
+        )
+    # Replaced, it would leave the shell in a deleted folder; Windows does not even let it be renamed.
+    if _is_current(path):
+        raise OutputError(
+            f"{path.resolve()} is the current folder or one above it, which cannot be replaced.",
+            "Name a new folder, such as ./results, or go to another folder first.",
         )
 
 
@@ -200,6 +208,16 @@ def _swap(new: Path, path: Path) -> None:
             if path.exists():
                 shutil.rmtree(old, ignore_errors=True)
     _fsync(path.parent)
+
+
+def _is_current(path: Path) -> bool:
+    """Tell whether the folder ``path`` is the current one or above it, by whatever links it is named."""
+    try:
+        current = os.path.realpath(os.curdir)
+    except OSError:
+        # Somebody removed it.
+        return False
+    return Path(current).is_relative_to(os.path.realpath(path))
 
 
 def _fsync(path: Path) -> None:

@@ -24,6 +24,12 @@ _LARGEST_HEADER = 1 << 20
 # comments and "key:=value" may be longer.
 _LONGEST_FIELD = 500
 _DAMAGED = "The file is damaged or was made to do harm; export the scan again."
+# What says how an image lies in a patient: NRRD's spaces and MetaImage's matrix, which has three names.
+_ANATOMICAL = re.compile(
+    r"space\s*:\s*((left|right)-(posterior|anterior)-(superior|inferior)(-time)?|[LR][PA][SI]T?)\s*", re.IGNORECASE
+)
+_DIRECTIONS = re.compile(r"space directions\s*:.*\(.*", re.IGNORECASE)
+_MATRIX = re.compile(r"\s*(transformmatrix|rotation|orientation)\s*=.*", re.IGNORECASE)
 _DATA_FILE = re.compile(r"\s*(?:data ?file\s*:|elementdatafile\s*=)\s*(.*)", re.IGNORECASE)
 # Numbered files: a pattern for printf, and the numbers.
 _PATTERN = re.compile(r"%0?\d*d")
@@ -76,6 +82,14 @@ def check_data_files(path: Path) -> None:
                 f"The voxels of {path.name} lie in another folder, or in no file at all.",
                 "Put header and image file into one folder, or save the scan as one file.",
             )
+
+
+def states_orientation(path: Path) -> bool:
+    """Tell whether the header of a NRRD or MetaImage file says how the image lies in the patient."""
+    head = _head(path)
+    lines = _header_lines(head)
+    wanted = (_ANATOMICAL, _DIRECTIONS) if head.startswith(b"NRRD") else (_MATRIX,)
+    return all(any(pattern.fullmatch(line) for line in lines) for pattern in wanted)
 
 
 def _data_files(path: Path) -> list[Path]:

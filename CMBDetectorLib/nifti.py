@@ -30,6 +30,7 @@ _FIELDS = {
     "pixdim": (76, "8f4"),
     "vox_offset": (108, "f4"),
     "scale": (112, "2f4"),
+    "units": (123, "u1"),
     "qform_code": (252, "i2"),
     "sform_code": (254, "i2"),
     "quatern": (256, "6f4"),
@@ -37,30 +38,65 @@ _FIELDS = {
 }
 _FLOATS = {16: "f4", 64: "f8"}
 _TYPES = {**_FLOATS, 2: "u1", 4: "i2", 8: "i4", 256: "i1", 512: "u2", 768: "u4"}
+_UNITS = {1: "metres", 3: "micrometres"}
+_NIFTI_2 = (b"n+2", b"ni2")
+UNKNOWN_SIDES = "The header does not say how the scan lies in the patient: left and right are a guess."
 # Slope and intercept; a slope of 0 means none.
 _UNSCALED = ((0.0, 0.0), (1.0, 0.0))
 
 
 @dataclass(frozen=True)
 class NiftiHeader:
-    """The geometry that a NIfTI file states: the sform and qform affines (4x4, voxel to RAS mm), where it has them."""
+    """The geometry that a NIfTI file states: the sform and qform affines (4x4, voxel to RAS mm), where it has them.
+
+    ``unit`` names the unit that they are said to have where it is another than mm.
+    """
 
     sform: np.ndarray | None
     qform: np.ndarray | None
+    unit: str | None = None
 
     def agrees(self, ijk_to_ras: np.ndarray, shape: tuple[int, ...], tolerance_mm: float = 0.5) -> bool:
         """Tell whether ``ijk_to_ras`` puts the corners of the grid where one of the stated affines puts them."""
         stated = [affine for affine in (self.sform, self.qform) if affine is not None]
-        corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], [1], indexing="ij"), -1).reshape(-1, 4)
-        return not stated or any(np.abs(corners @ (affine - ijk_to_ras).T).max() <= tolerance_mm for affine in stated)
+        return not stated or any(corner_shift(affine, ijk_to_ras, shape) <= tolerance_mm for affine in stated)
+
+    def note(self, ijk_to_ras: np.ndarray, shape: tuple[int, ...], tolerance_mm: float = 0.5) -> str | None:
+        """Return a sentence for the user on what is doubtful in the geometry ``ijk_to_ras``, as it was read.
+
+        ``None`` where there is one geometry only: sform and qform agree in the corners of the grid to ``tolerance_mm``.
+        """
+        if self.sform is None and self.qform is None:
+            return UNKNOWN_SIDES
+        if self.sform is None or self.qform is None or corner_shift(self.sform, self.qform, shape) <= tolerance_mm:
+            return None
+        # ITK takes the qform unless the code of the sform is 1; what it did is measured rather than guessed.
+        used, other = "sform", "qform"
+        if corner_shift(self.qform, ijk_to_ras, shape) < corner_shift(self.sform, ijk_to_ras, shape):
+            used, other = other, used
+        if np.linalg.det(self.sform[:3, :3]) * np.linalg.det(self.qform[:3, :3]) < 0:
+            return (
+                "Left and right are uncertain: the qform and the sform in the header are mirror images of each other; "
+                f"the {used} was used, and in programs that use the {other} the sides are exchanged."
+            )
+        return (
+            "The qform and the sform in the header put the scan in different places: "
+            f"the {used} was used, and positions made with programs that use the {other} lie elsewhere."
+        )
+
+
+def corner_shift(one: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
+    """Return how many mm (largest along R, A or S) two affines (4x4) put a corner voxel of a grid apart."""
+    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape], [1], indexing="ij"), -1).reshape(-1, 4)
+    return float(np.abs(corners @ (one - other).T).max())
 
 
 def check_nifti(path: Path) -> NiftiHeader | None:
     """Read the whole file once and return its geometry; ``None`` where it is no NIfTI-1 file (ITK shall say so).
 
     Raises:
-        BadInputError: the file is no complete gzip file though it is named so, claims more voxels than any scan has,
-            is shorter than its header says, holds voxels that are not finite, or has no voxel size.
+        BadInputError: the file is no complete gzip file though it is named so, is NIfTI-2, claims more voxels than any
+            scan has, is shorter than its header says, holds voxels that are not finite, or has no voxel size.
     """
     name = path.name
     packed = name.lower().endswith(".gz")
@@ -69,6 +105,8 @@ def check_nifti(path: Path) -> NiftiHeader | None:
             head = stream.read(_HEADER_BYTES)
             if not packed and head[:2] == b"\x1f\x8b":
                 raise BadInputError(f"{name} is compressed, but not named so.", f"Rename it to {name}.gz.")
+            if head[4:7] in _NIFTI_2:
+                raise BadInputError(f"{name} is a NIfTI-2 file, which cannot be read.", "Convert it to NIfTI-1.")
             fields = _parse(head)
             if fields is None:
                 if packed:
@@ -193,7 +231,7 @@ def _geometry(name: str, fields: dict[str, np.ndarray]) -> NiftiHeader:
     sizes = np.linalg.norm(sform[:3, :3], axis=0) if sform is not None else np.abs(pixdim[1:4])
     if not (np.isfinite(sizes).all() and (sizes > 0).all()) or (sform is not None and not np.isfinite(sform).all()):
         raise BadInputError(f"{name} has no valid voxel size.", "Export the scan again; its header is damaged.")
-    return NiftiHeader(sform, qform)
+    return NiftiHeader(sform, qform, _UNITS.get(int(fields["units"]) & 7))
 
 
 def _quaternion_affine(quatern: np.ndarray, pixdim: np.ndarray) -> np.ndarray:

@@ -20,8 +20,8 @@ import SimpleITK as sitk  # noqa: N813
 from CMBDetectorLib.dicom import itk_reason, read_series
 from CMBDetectorLib.errors import BadInputError, CMBDetectorError, OutOfMemoryError, is_out_of_memory
 from CMBDetectorLib.files import atomic_path
-from CMBDetectorLib.image_headers import TEXT_HEADERS, check_data_files, check_stored
-from CMBDetectorLib.nifti import check_nifti, looks_whole
+from CMBDetectorLib.image_headers import TEXT_HEADERS, check_data_files, check_stored, states_orientation
+from CMBDetectorLib.nifti import UNKNOWN_SIDES, check_nifti, corner_shift, looks_whole
 
 # Some writers round the direction cosines of oblique scans; ITK would refuse them.
 os.environ.setdefault("ITK_NIFTI_SFORM_PERMISSIVE", "1")
@@ -32,6 +32,7 @@ _FILE_ENDINGS = (".nii", ".nii.gz", *TEXT_HEADERS)
 _FEWEST_VOXELS = 4
 _SHORTEST_EXTENT_MM = 8.0
 _LONGEST_EXTENT_MM = 600.0
+_MOST_SHEAR_MM = 0.5
 
 
 @dataclass(frozen=True)
@@ -187,16 +188,18 @@ def read_volume(path: Path | str) -> Volume:
     if not path.exists():
         raise BadInputError(f"There is no file or folder {path}.", "Check the path.")
     volume = from_sitk(*read_series(path)) if path.is_dir() else _read_file(path)
-    _check_geometry(volume, path.name)
+    # Folders are often called after the patient.
+    name = "The DICOM series" if path.is_dir() else path.name
+    _check_geometry(volume, name)
     array = np.asarray(volume.array, dtype=np.float32)
     bad = array.size - int(np.count_nonzero(np.isfinite(array)))
     if bad:
         raise BadInputError(
-            f"{path.name} holds voxels that are not finite numbers (NaN or infinite; {bad} in all).",
+            f"{name} holds voxels that are not finite numbers (NaN or infinite; {bad} in all).",
             "Export the scan again, or replace these voxels by 0.",
         )
     if array.min() == array.max():
-        raise BadInputError(f"{path.name} is empty: all its voxels have the same value.", "Choose another scan.")
+        raise BadInputError(f"{name} is empty: all its voxels have the same value.", "Choose another scan.")
     return Volume(array, volume.ijk_to_ras, volume.source)
 
 
@@ -353,16 +356,24 @@ def _read_file(path: Path) -> Volume:
         image = reader.Execute()
     except RuntimeError as error:
         raise _unreadable(name, error) from error
-    source = {"kind": "file", "name": name}
-    if header is not None and header.sform is None and header.qform is None:
-        source["note"] = "The header does not say how the scan lies in the patient: left and right are a guess."
-    volume = from_sitk(image, source)
+    volume = from_sitk(image)
     if header is not None and not header.agrees(volume.ijk_to_ras, volume.shape):
+        if header.unit is not None:
+            raise BadInputError(
+                f"The header of {name} gives its voxel size in {header.unit}.", "Save the scan with its size in mm."
+            )
         raise BadInputError(
             f"The header of {name} contradicts itself: its voxel size and axes do not fit, or the axes are sheared.",
             "Export or convert the scan again; positions in it would be wrong.",
         )
-    return volume
+    source = {"kind": "file", "name": name}
+    if header is not None:
+        note = header.note(volume.ijk_to_ras, volume.shape)
+    else:
+        note = None if states_orientation(path) else UNKNOWN_SIDES
+    if note is not None:
+        source["note"] = note
+    return Volume(volume.array, volume.ijk_to_ras, source)
 
 
 def _check_dimension(name: str, size: Sequence[int], components: int) -> None:
@@ -381,7 +392,11 @@ def _check_geometry(volume: Volume, name: str) -> None:
     spacing, shape = np.array(volume.spacing), np.array(volume.shape)
     if not np.isfinite(volume.ijk_to_ras).all() or (spacing < 0.01).any():
         raise BadInputError(f"{name} has no valid voxel size.", "Export the scan again; its header is damaged.")
-    if abs(np.linalg.det(volume.ijk_to_ras[:3, :3] / spacing)) < 0.5:
+    # Written as NIfTI, which knows no shear, such a scan and all that was found in it would get another geometry.
+    left, _, right = np.linalg.svd(volume.ijk_to_ras[:3, :3] / spacing)
+    upright = volume.ijk_to_ras.copy()
+    upright[:3, :3] = left @ right * spacing
+    if corner_shift(upright, volume.ijk_to_ras, volume.shape) > _MOST_SHEAR_MM:
         raise BadInputError(f"{name} has axes that are not at right angles.", "Export the scan again without shear.")
     extent = spacing * shape
     if (shape < _FEWEST_VOXELS).any() or (extent < _SHORTEST_EXTENT_MM).any():

@@ -80,7 +80,8 @@ def add_scan(
     part of the dataset. A scan that is there under another name keeps it. ``replace`` overrules another reader.
 
     Raises:
-        BadInputError: the brain mask lies on another grid, or a place is called both microbleed and mimic.
+        BadInputError: the brain mask lies on another grid, a place is called both microbleed and mimic, or the scan
+            shares its annotations with another scan of the dataset.
         OutputError: the folder is no dataset, another reader has added this scan (and not ``replace``), another writer
             is at work for too long, or the folder cannot be written.
     """
@@ -93,12 +94,16 @@ def add_scan(
         _check_folder(folder)
         if include != "in place":
             _check_source(folder, subject, source)
+        elif source is not None:
+            _check_alone(folder, source)
     except OSError as error:
         raise output_error(error, folder) from error
     lock = _locked(folder)
     try:
         place = source if include == "in place" else _place_of(folder, key, subject)
         known = place is not None
+        if place is not None:
+            _check_alone(folder, place)
         place = place or folder / subject / _FOLDERS[suffix] / f"{subject}_{suffix}{ending}"
         _check_owner(folder, place, annotations, source, replace)
         _describe_dataset(folder)
@@ -190,6 +195,15 @@ def _check_source(folder: Path, subject: str, source: Path | None) -> None:
             f"This scan is in the dataset {folder} already, as {real.name}; it would be in it twice.",
             "Export to another dataset.",
         )
+
+
+def _check_alone(folder: Path, place: Path) -> None:
+    """Refuse the scan at ``place`` where another one has its id: what is written of one would be that of the other."""
+    cases = bids.find_cases(folder)
+    ids = {case.id for case in cases if case.scan == place}
+    alike = [case for case in cases if case.id in ids]
+    if len(alike) > 1:
+        raise bids.shared_annotation(*alike[:2])
 
 
 def _locked(folder: Path) -> FileLock:

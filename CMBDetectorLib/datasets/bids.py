@@ -135,10 +135,7 @@ def read_dataset(folder: Path | str) -> list[Case]:
     cases: dict[str, Case] = {}
     for case in find_cases(folder):
         if case.id in cases:
-            raise BadInputError(
-                f"{case.id} has two scans ({cases[case.id].scan.name} and {case.scan.name}) for one annotation.",
-                "Keep one of them in the dataset, or tell them apart by an entity such as acq- or run-.",
-            )
+            raise shared_annotation(cases[case.id], case)
         cases[case.id] = case
     if not cases:
         raise BadInputError(
@@ -162,6 +159,14 @@ def find_cases(folder: Path | str) -> list[Case]:
         raise BadInputError(f"There is no dataset folder {folder}.", "Check the path.")
     cases = [_case(folder, scan) for subject in sorted(folder.glob("sub-*")) for scan in _scans(subject)]
     return sorted(cases, key=lambda case: case.id)
+
+
+def shared_annotation(case: Case, other: Case) -> BadInputError:
+    """Return the sentence for two scans with one id."""
+    return BadInputError(
+        f"{case.id} has two scans ({case.scan.name} and {other.scan.name}) for one annotation.",
+        "Keep one of them in the dataset, or tell them apart by an entity such as acq- or run-.",
+    )
 
 
 def derivative_path(dataset: Path | str, scan: Path | str, desc: str) -> Path:

@@ -35,7 +35,8 @@ def import_annotations(
     known of the scan stay. ``is_complete`` is the reader's word that every microbleed of the scan is in the list.
 
     Raises:
-        BadInputError: scan or annotations cannot be used.
+        BadInputError: scan or annotations cannot be used, or another scan of the dataset has the same id and thereby
+            the same annotations.
         OutputError: the folder is no dataset or cannot be written, or another reader has annotated the scan (and not
             ``replace``).
     """

@@ -151,6 +151,64 @@ def test_valdo_lesions_become_points_and_the_mask_a_brain(tmp_path):
         assert [candidate_id(p) for p in positions] == [candidate_id(p) for p in found["sub-101"]]
 
 
+@pytest.mark.parametrize("kind", ["<f4", ">f4", "<f8"])
+def test_valdo_takes_nan_as_zero(tmp_path, kind):
+    """The scans of the release have NaN around the head; one of them must not cost all the others."""
+    source = tmp_path / "src"
+    for name in ("sub-101", "sub-102", "sub-103"):
+        volume, _ = put_valdo(source, name, "LPS")
+    files = [source / "sub-102" / f"sub-102_space-T2S_{what}.nii.gz" for what in ("desc-masked_T2S", "CMB")]
+    for file in files:
+        image = nibabel.load(file)
+        array = image.get_fdata()
+        array[:2] = array[-1, -1] = np.nan
+        header = nibabel.Nifti1Header(endianness=kind[0])
+        header.set_data_dtype(kind)
+        nibabel.save(nibabel.Nifti1Image(array.astype(kind), image.affine, header), file)
+    before = [file.read_bytes() for file in files]
+
+    class Heard(Progress):
+        words = ()
+
+        def log(self, message):
+            self.words = (*self.words, message)
+
+    heard = Heard()
+    convert_valdo(source, tmp_path / "out", heard)
+    assert [file.read_bytes() for file in files] == before
+    assert [words.split(":")[0] for words in heard.words] == [file.name for file in files]
+    whole, repaired, _ = read_dataset(tmp_path / "out")
+    scan = read_volume(repaired.scan)
+    expected = read_volume(whole.scan).array.copy()
+    expected[:2] = expected[-1, -1] = 0
+    np.testing.assert_array_equal(scan.array, expected)
+    assert scan.same_grid(volume)
+    assert read_points(repaired.points) == read_points(whole.points)
+    np.testing.assert_array_equal(read_mask(repaired.brain_mask, scan).array, read_mask(whole.brain_mask, scan).array)
+    assert not [path for path in (tmp_path / "out").rglob("*") if "partial" in path.name]
+    # Others are copied as they are, and what else is wrong with a scan is said of it by its name.
+    for name in ("101", "103"):
+        was = source / f"sub-{name}" / f"sub-{name}_space-T2S_desc-masked_T2S.nii.gz"
+        assert (
+            tmp_path / "out" / f"sub-{name}" / "anat" / f"sub-{name}_T2starw.nii.gz"
+        ).read_bytes() == was.read_bytes()
+
+
+@pytest.mark.parametrize(("damage", "words"), [("infinite", "not finite"), ("cut", "damaged"), ("empty", "empty")])
+def test_valdo_names_the_scan_that_cannot_be_read(tmp_path, damage, words):
+    for name in ("sub-101", "sub-102"):
+        put_valdo(tmp_path / "src", name, "RAS")
+    file = tmp_path / "src" / "sub-102" / "sub-102_space-T2S_desc-masked_T2S.nii.gz"
+    array, affine = np.array(nibabel.load(file).get_fdata(), np.float32), nibabel.load(file).affine
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-20])
+    else:
+        array[:2] = np.nan
+        array[2:] = np.inf if damage == "infinite" else 0
+        nibabel.save(nibabel.Nifti1Image(array, affine), file)
+    assert_refused(tmp_path, f"^sub-102_space-T2S_desc-masked_T2S.nii.gz .*{words}", convert_valdo)
+
+
 def test_valdo_that_cannot_be_converted_leaves_nothing(tmp_path):
     source = tmp_path / "src"
     source.mkdir()

@@ -15,6 +15,7 @@ import pytest
 from CMBDetectorLib.errors import OutputError
 from CMBDetectorLib.files import (
     atomic_path,
+    check_output_folder,
     output_folder,
     sha256,
     write_json,
@@ -151,6 +152,59 @@ def test_a_file_in_the_place_of_the_folder(tmp_path):
     with pytest.raises(OutputError):
         write_text(tmp_path / "result" / "a.txt", "x")
     assert (tmp_path / "result").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", [".", "..", "../../mine", "in/.."])
+def test_the_current_folder_and_those_above_it_are_not_replaced(tmp_path, monkeypatch, name):
+    folder = tmp_path / "mine" / "in"
+    (folder / "in").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    with pytest.raises(OutputError, match="current folder") as caught, output_folder(name, ["in"]):
+        raise AssertionError("the block must not run")
+    assert caught.value.hint
+    assert "\n" not in caught.value.message
+    # Those who work for hours ask before.
+    with pytest.raises(OutputError, match="current folder"):
+        check_output_folder(type(tmp_path)(name), ["in"])
+    assert os.getcwd() == os.path.realpath(folder)
+    assert names(folder) == ["in"]
+    with output_folder("new", ["a.txt"]) as temporary:
+        (temporary / "a.txt").write_text("x")
+    assert names(folder / "new") == ["a.txt"]
+
+
+def test_a_link_to_the_current_folder_counts_as_it(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    linked(tmp_path / "link", tmp_path / "mine")
+    monkeypatch.chdir(tmp_path / "mine")
+    with pytest.raises(OutputError, match="current folder"), output_folder(tmp_path / "link", []):
+        raise AssertionError("the block must not run")
+
+
+def linked(link, folder):
+    try:
+        link.symlink_to(folder, target_is_directory=True)
+    except OSError:
+        pytest.skip("links need a privilege here")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_to_a_folder_is_filled_and_stays(tmp_path, there):
+    folder = tmp_path / "large disk" / "result"
+    folder.mkdir(parents=True)
+    (folder / "a.json").write_text("old")
+    if not there:
+        (folder / "a.json").unlink()
+        folder.rmdir()
+    linked(tmp_path / "link", folder)
+    with output_folder(tmp_path / "link", ["*.json"]) as temporary:
+        # On the disk that the link leads to, so that it can be renamed there.
+        assert temporary.parent == folder.parent.resolve()
+        (temporary / "a.json").write_text("new")
+    assert (tmp_path / "link").is_symlink()
+    assert (folder / "a.json").read_text() == "new"
+    assert names(tmp_path) == ["large disk", "link"]
+    assert names(folder.parent) == ["result"]
 
 
 def test_read_only_folder(tmp_path, monkeypatch):

@@ -78,6 +78,37 @@ def test_a_scan_of_the_dataset_is_annotated_where_it_is(tmp_path):
     assert only(folder).microbleeds == 2
 
 
+@pytest.mark.parametrize("replace", [False, True])
+def test_two_scans_that_share_one_list_are_not_annotated(tmp_path, replace):
+    folder = tmp_path / "d"
+    path = elsewhere(folder)
+    derivative_path(folder, path, POINTS).unlink()
+    derivative_path(folder, path, POINTS).parent.rmdir()
+    marks = points_file(tmp_path, MARK_RAS)
+    other = folder / "sub-01" / "anat" / "sub-01_T2starw.nii.gz"
+    write_volume(other, scan_of(4))
+    before = sorted(folder.rglob("*"))
+    for scan in (path, other):
+        with pytest.raises(BadInputError, match="sub-01 has two scans") as caught:
+            import_annotations(folder, scan, marks, reader="Dr A", is_complete=True, replace=replace)
+        assert caught.value.hint.startswith("Keep one of them")
+        assert sorted(folder.rglob("*")) == before
+    other.unlink()
+    made = import_annotations(folder, path, marks, reader="Dr A", is_complete=True)
+    # The same reader comes back to the second scan: the list of the first is as it was.
+    write_volume(other, scan_of(4))
+    files = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    write_volume(tmp_path / "copy.nii.gz", scan_of())
+    for scan in (path, other, tmp_path / "copy.nii.gz"):
+        with pytest.raises(BadInputError, match="two scans"):
+            import_annotations(folder, scan, points_file(tmp_path), reader="Dr A", is_complete=True, replace=replace)
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == files
+    assert made.points in files
+    # One that can be told apart by its name is no matter.
+    other.rename(other.with_name("sub-01_acq-gre_T2starw.nii.gz"))
+    assert import_annotations(folder, path, marks, reader="Dr A", is_complete=True) == made
+
+
 def test_a_scan_that_was_exchanged_is_annotated_anew(tmp_path):
     folder = tmp_path / "d"
     path, marks = elsewhere(folder), points_file(tmp_path, MARK_RAS)

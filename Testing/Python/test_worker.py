@@ -89,9 +89,48 @@ def test_detect_finds_the_microbleeds_it_was_trained_on(worker, crops, tiny_mode
     assert "12 microbleeds in 4 scans" in load_bundle(card).card["metrics"]["crops"]
     # What is there is not computed again; a scan that cannot be read is named, the others are kept.
     stamp = (tmp_path / "found" / "sub-01" / "candidates.json").stat().st_mtime_ns
-    again = worker("detect", crops, "--output", tmp_path / "found", "--model", tiny_model)
+    asked = ("detect", crops, "--output", tmp_path / "found", "--model", tiny_model, "--stage1-threshold", "0.05")
+    again = worker(*asked, "--brain-mask", "dataset")
     assert again.code == 0
+    assert again.last("result")["scans"] == 4
     assert (tmp_path / "found" / "sub-01" / "candidates.json").stat().st_mtime_ns == stamp
+    shutil.rmtree(tmp_path / "found" / "sub-02")
+    mixed = worker(*asked, "--brain-mask", "none")
+    assert mixed.code == 2
+    assert "sub-01 differs in --brain-mask" in mixed.last("error")["message"]
+    assert not (tmp_path / "found" / "sub-02").exists()
+
+
+def test_results_of_another_model_or_settings_are_neither_kept_nor_replaced(worker, crops, tiny_model, tmp_path):
+    data, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(crops / "sub-01", data / "sub-01")
+    asked = ("detect", data, "--output", out, "--model", tiny_model, "--brain-mask", "none")
+    assert worker(*asked).code == 0
+    # A second scan comes to the cohort: it would be searched, the first one kept.
+    shutil.copytree(crops / "sub-02", data / "sub-02")
+    file = out / "sub-01" / "candidates.json"
+    for changed, words in (
+        (["--threshold", "0.77"], "--threshold"),
+        (["--stage1-threshold", "0.3"], "--stage1-threshold"),
+        (["--inference", "exact"], "--stage1-threshold, --inference"),
+    ):
+        run = worker(*asked, *changed)
+        assert run.code == 2
+        assert f"(sub-01 differs in {words})" in run.last("error")["message"]
+        assert "another output folder" in run.last("error")["hint"]
+    known = json.loads(file.read_text(encoding="utf-8"))
+    other = {**known, "model": {**known["model"], "checksum": "0" * 64}}
+    file.write_text(json.dumps(other), encoding="utf-8")
+    run = worker(*asked)
+    assert run.code == 2
+    assert "(sub-01 differs in --model)" in run.last("error")["message"]
+    assert [path.name for path in out.iterdir()] == ["sub-01"]
+    assert json.loads(file.read_text(encoding="utf-8")) == other
+    # A damaged result is none.
+    file.write_text("{", encoding="utf-8")
+    run = worker(*asked)
+    assert (run.code, run.last("result")["scans"]) == (0, 2)
+    assert json.loads(file.read_text(encoding="utf-8"))["candidates"] == known["candidates"]
 
 
 def test_one_unreadable_scan_does_not_stop_a_cohort(worker, crops, tiny_model, tmp_path):
@@ -105,6 +144,11 @@ def test_one_unreadable_scan_does_not_stop_a_cohort(worker, crops, tiny_model, t
     assert list(run.last("result")["failed"]) == ["sub-01"]
     assert (tmp_path / "out" / "sub-02" / "candidates.json").is_file()
     assert not (tmp_path / "out" / "sub-01").exists()
+    assert list(json.loads((tmp_path / "out" / "failed.json").read_text())) == ["sub-01"]
+    shutil.copyfile(next((crops / "sub-01").rglob("*.nii.gz")), bad)
+    run = worker("detect", data, "--output", tmp_path / "out", "--model", tiny_model, "--brain-mask", "none")
+    assert (run.code, run.last("result")["failed"]) == (0, {})
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["sub-01", "sub-02"]
 
 
 def test_events_are_ascii_json_lines_and_move_forward(detected):

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import CMBDetectorLib
-from CMBDetectorLib.candidate import Detection, write_detection
+from CMBDetectorLib.candidate import Detection, read_detection, write_detection
 from CMBDetectorLib.datasets.bids import Case, read_dataset
 from CMBDetectorLib.dicom import patient
-from CMBDetectorLib.errors import BadInputError, Cancelled, CMBDetectorError
-from CMBDetectorLib.files import check_output_folder, output_folder, write_json
+from CMBDetectorLib.errors import BadInputError, Cancelled, CMBDetectorError, OutputError
+from CMBDetectorLib.files import check_output_folder, output_error, output_folder, write_json
 from CMBDetectorLib.models.bundle import Bundle
 from CMBDetectorLib.models.registry import default_bundle
 from CMBDetectorLib.models.versions import load_bundle
@@ -47,6 +47,14 @@ RESULT_FILES = (
     "brain_mask.nii",
 )
 KEEP = {"preprocessed": "preprocessed.nii.gz", "likelihood": "likelihood.nii.gz", "brain-mask": "brain_mask.nii.gz"}
+FAILED = "failed.json"
+# What of the settings decides which candidates are found and shown, in words for the user.
+_COMPARED = {
+    "threshold": "--threshold",
+    "stage1_threshold": "--stage1-threshold",
+    "inference": "--inference",
+    "brain_mask": "--brain-mask",
+}
 # Not compressed, for the module: unpacking a mask would hold up the application.
 RAW_MASK = {"brain-mask-raw": "brain_mask.nii"}
 
@@ -76,7 +84,8 @@ def run(options: argparse.Namespace, listener: Listener) -> tuple[dict[str, Any]
     """Detect in one scan or in a dataset.
 
     Raises:
-        CMBDetectorError: for a dataset only when no scan could be read; else any failure of the one scan.
+        CMBDetectorError: for a dataset only when no scan could be read or the output folder holds results of another
+            model or other settings; else any failure of the one scan.
     """
     keep = _keep(options.keep)
     if not options.scan.exists():
@@ -120,10 +129,9 @@ def detect_scan(
         from CMBDetectorLib.detection.detector import Detector
 
         detector = Detector.from_bundle(bundle, options.low_memory)
-    stage1 = options.stage1_threshold if options.stage1_threshold is not None else _stage1(bundle, options.inference)
-    found = detector.detect(made.image, made.mask, stage1, options.inference, progress)
+    settings = _settings(options, bundle, mask)
+    found = detector.detect(made.image, made.mask, settings["stage1_threshold"], options.inference, progress)
     progress.report("report")
-    shown = options.threshold if options.threshold is not None else bundle.thresholds["shown"]
     described = {
         **scan.source,
         # Files are called after patients; what is wanted in the results has to be said.
@@ -132,17 +140,22 @@ def detect_scan(
         "spacing_mm": [round(s, 5) for s in scan.spacing],
         "orientation": scan.orientation,
     }
-    settings = {
-        "threshold": shown,
-        "stage1_threshold": stage1,
-        "inference": options.inference,
-        "brain_mask": mask if mask in ("hd-bet", "simple", "none") else "file",
-        "notes": made.notes,
-    }
+    settings["notes"] = made.notes
     detection = Detection(described, bundle.provenance(), settings, found.candidates, progress.seconds())
     _write(output, detection, scan, made, found, keep, _names(path) if options.show_names else {})
     progress.report("report", 1, 1)
     return detection
+
+
+def _settings(options: argparse.Namespace, bundle: Bundle, mask: str) -> dict[str, Any]:
+    """Return the settings that a result states; ``mask`` as :func:`choose_brain_mask` returned it."""
+    given, stage1 = options.threshold, options.stage1_threshold
+    return {
+        "threshold": given if given is not None else bundle.thresholds["shown"],
+        "stage1_threshold": stage1 if stage1 is not None else _stage1(bundle, options.inference),
+        "inference": options.inference,
+        "brain_mask": mask if mask in ("hd-bet", "simple", "none") else "file",
+    }
 
 
 def _names(path: Path) -> dict[str, str]:
@@ -175,17 +188,23 @@ def _write(
 def _run_dataset(
     options: argparse.Namespace, bundle: Bundle, keep: set[str], listener: Listener
 ) -> tuple[dict[str, Any], str]:
-    """Detect in every scan of a BIDS folder; finished scans are kept, a scan that fails is named and passed over."""
+    """Detect in every scan of a BIDS folder; finished scans are kept, a scan that fails is named and passed over.
+
+    Raises:
+        BadInputError: the dataset is damaged, or none of its scans could be searched.
+        OutputError: the output folder holds results of another model or other settings, or cannot be written.
+    """
     from CMBDetectorLib.detection.detector import Detector
 
     cases = read_dataset(options.scan)
+    finished = _finished(cases, options, bundle)
     listener.plan([("scans", 1.0)])
     detector: Detector | None = None
     failed: dict[str, str] = {}
     done = 0
     for number, case in enumerate(cases):
         output = options.output / case.id
-        if not (output / "candidates.json").is_file():
+        if case.id not in finished:
             detector = detector or Detector.from_bundle(bundle, options.low_memory)
             part = Part(listener, "scans", number, len(cases))
             try:
@@ -200,13 +219,52 @@ def _run_dataset(
         done += case.id not in failed
         listener.report("scans", number + 1, len(cases))
     if failed:
-        write_json(options.output / "failed.json", failed)
+        write_json(options.output / FAILED, failed)
+    else:
+        _forget_failures(options.output / FAILED)
     if not done:
-        raise BadInputError(f"None of the {len(cases)} scans could be searched.", f"See {options.output}/failed.json.")
+        raise BadInputError(f"None of the {len(cases)} scans could be searched.", f"See {options.output / FAILED}.")
     text = f"{done} of {len(cases)} scans searched; results in {options.output}"
     if failed:
         text += "\nNot searched:\n" + "\n".join(f"  {case}: {message}" for case, message in failed.items())
     return {"output": str(options.output), "scans": done, "failed": failed}, text
+
+
+def _finished(cases: list[Case], options: argparse.Namespace, bundle: Bundle) -> set[str]:
+    """Return the ids of the cases whose results are there already; a result that cannot be read counts as none.
+
+    Raises:
+        OutputError: a result was made by another model or with other settings. It may have taken hours and is not
+            replaced; beside it, results of this run would be taken for those of one model.
+    """
+    finished = set()
+    for case in cases:
+        try:
+            known = read_detection(options.output / case.id / "candidates.json")
+        except BadInputError:
+            continue
+        # What "auto" becomes is told when a scan is searched.
+        mask = choose_brain_mask(_mask_of(case, options.brain_mask), Progress())
+        asked = _settings(options, bundle, mask)
+        other = [words for key, words in _COMPARED.items() if known.settings.get(key) != asked[key]]
+        if not isinstance(known.model, dict) or known.model.get("checksum") != bundle.checksum:
+            other.insert(0, "--model")
+        if other:
+            raise OutputError(
+                f"{options.output} holds results of another model or other settings "
+                f"({case.id} differs in {', '.join(other)}).",
+                "Choose another output folder, or repeat the model and the settings of these results.",
+            )
+        finished.add(case.id)
+    return finished
+
+
+def _forget_failures(path: Path) -> None:
+    """Remove what an earlier run could not search."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise output_error(error, path) from error
 
 
 def _stage1(bundle: Bundle, inference: str) -> float:
