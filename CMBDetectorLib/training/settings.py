@@ -47,7 +47,7 @@ class TrainingSettings:
     seed: int = 0
     recipe: str = "paper"
     spacing_mm: tuple[float, float, float] = MODEL_SPACING_MM
-    unet: FitSettings = field(default_factory=lambda: FitSettings((20, 30), 12, 50, 2e-3, (8, 8, 6)))
+    unet: FitSettings = field(default_factory=lambda: FitSettings((20, 30), 48, 50, 2e-3, (8, 8, 6)))
     cnn: FitSettings = field(default_factory=lambda: FitSettings((20, 30), 24, 50, 2e-3, (1, 1, 1)))
     unet_architecture: dict[str, Any] = field(default_factory=lambda: dict(DEFAULT_UNET))
     cnn_architecture: dict[str, Any] = field(default_factory=lambda: dict(DEFAULT_CNN))
