@@ -181,6 +181,8 @@ def _parse(head: bytes) -> dict[str, np.ndarray] | None:
 def _check_voxels(name: str, stream: BinaryIO, fields: dict[str, np.ndarray]) -> None:
     axes = int(fields["dim"][0])
     sizes = [int(n) for n in fields["dim"][1 : axes + 1]] if 0 < axes < 8 else []
+    # ITK takes a fourth axis of no length for one volume.
+    sizes[3:] = [n or 1 for n in sizes[3:]]
     if not sizes or min(sizes) < 1 or any(n > 1 for n in sizes[3:]):
         # Whoever opens it says that it has several volumes, without reading them.
         return

@@ -90,6 +90,13 @@ def test_voxels_that_are_not_finite(tmp_path, name, value):
     assert_refused(tmp_path / name, "not finite")
 
 
+def test_a_fourth_axis_of_no_length_hides_no_voxel_that_is_not_finite(tmp_path):
+    array = ARRAY.astype(np.float32)
+    assert read_volume(patched(save(tmp_path / "whole.nii", array), 40, "5h", 4, *array.shape, 0)).shape == array.shape
+    array[-1, -1, -1] = np.nan
+    assert_refused(patched(save(tmp_path / "scan.nii", array), 40, "5h", 4, *array.shape, 0), "not finite")
+
+
 def test_empty_and_flat_scans(tmp_path):
     assert_refused(save(tmp_path / "zero.nii", ARRAY * 0), "empty")
     assert_refused(save(tmp_path / "flat.nii", ARRAY * 0 + 7), "empty")
