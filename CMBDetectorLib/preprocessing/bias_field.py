@@ -109,7 +109,12 @@ def _n4(image: sitk.Image, iterations: tuple[int, ...]) -> sitk.N4BiasFieldCorre
 def _execute(
     filter_: sitk.N4BiasFieldCorrectionImageFilter, image: sitk.Image, mask: sitk.Image, report: Callable[[int], None]
 ) -> None:
-    """Run N4, handing each iteration's number to ``report`` and raising here what ``report`` raises."""
+    """Run N4, handing each iteration's number to ``report`` and raising here what is raised in it.
+
+    Abort() is not heeded by N4, so an exception has to pass through it. SimpleITK turns it into a RuntimeError without
+    its type, after handing it to ``sys.excepthook``: the one place that sees each of them, a signal's too, which may be
+    raised before the first line of a callback.
+    """
     raised: list[BaseException] = []
     done = 0
     hook = sys.excepthook
@@ -117,16 +122,10 @@ def _execute(
     def iteration() -> None:
         nonlocal done
         done += 1
-        try:
-            report(done)
-        except BaseException as error:
-            # Abort() is not heeded by N4, so the exception has to pass through it. SimpleITK prints it by this hook
-            # and turns it into a RuntimeError without its type.
-            raised.append(error)
-            sys.excepthook = _say_nothing
-            raise
+        report(done)
 
     filter_.AddCommand(sitk.sitkIterationEvent, iteration)
+    sys.excepthook = lambda _type, error, _traceback: raised.append(error)
     try:
         filter_.Execute(image, mask)
     except RuntimeError:
@@ -137,7 +136,3 @@ def _execute(
         filter_.RemoveAllCommands()
     if raised:
         raise raised[0]
-
-
-def _say_nothing(*_: object) -> None:
-    """Stand in for ``sys.excepthook`` while an exception passes through SimpleITK."""

@@ -62,6 +62,25 @@ def test_an_exception_of_the_listener_ends_the_work_at_once_and_quietly(error, c
     assert sys.excepthook is sys.__excepthook__
 
 
+def test_a_signal_ends_the_work_also_where_it_comes_before_the_listener_is_called(monkeypatch, capfd):
+    """A signal's exception is raised at the first line of Python that runs: often the first of SimpleITK's callback."""
+    add_command = sitk.N4BiasFieldCorrectionImageFilter.AddCommand
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    def add(self, event, command):
+        add_command(self, event, interrupted)
+        return add_command(self, event, command)
+
+    monkeypatch.setattr(sitk.N4BiasFieldCorrectionImageFilter, "AddCommand", add)
+    head = make_head((4, 4, 4))
+    with pytest.raises(KeyboardInterrupt):
+        correct_bias_field(head.scan, head.brain)
+    assert capfd.readouterr().err == ""
+    assert sys.excepthook is sys.__excepthook__
+
+
 def test_a_small_oblique_crop_keeps_its_lesion():
     rng = np.random.default_rng(0)
     shape = (51, 51, 20)
