@@ -19,6 +19,8 @@ from CMBDetectorLib.simulation.fields import random_map, to_image
 
 _BELOW = 30  # slices added under the template, so that skull and neck have room
 TEMPLATE_TO_RAS = np.array([[1.0, 0, 0, -98], [0, 1.0, 0, -134], [0, 0, 1.0, -72 - _BELOW], [0, 0, 0, 1.0]])
+# The template is larger than people: its brain, cisterns included, measures 2 l where an adult's measures 1.45.
+_TEMPLATE_TO_HEAD = 1.11
 # Width (mm, SD of the smoothing), least and most strength (mm) of the bends.
 _BENDS = ((24.0, 1.8, 3.2), (9.0, 0.4, 0.9))
 # The right lateral ventricle from frontal to temporal horn, MNI mm, and the box (mm) that holds both and their walls.
@@ -166,7 +168,7 @@ class Warp:
     def __init__(self, rng: np.random.Generator) -> None:
         angles = np.deg2rad(rng.normal(0, 3, 3))
         turn = rotation(0, angles[0]) @ rotation(1, angles[1]) @ rotation(2, angles[2])
-        stretch = np.diag(1 + rng.normal(0, 0.04, 3) + rng.normal(0, 0.025))
+        stretch = np.diag(_TEMPLATE_TO_HEAD + rng.normal(0, 0.04, 3) + rng.normal(0, 0.025))
         matrix, shift = turn @ stretch, rng.normal(0, 5, 3)
         nodes = self._LOWER + self._STEP * np.arange(self._NODES)
         head = np.stack(np.meshgrid(nodes, nodes, nodes, indexing="ij"), -1)
