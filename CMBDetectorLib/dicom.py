@@ -42,6 +42,11 @@ _ORIENTATION = _number_in(b"\x20\x00\x16\x91", b"\x20\x00\x37\x00")
 _PIXEL_SPACING = _number_in(b"\x28\x00\x10\x91", b"\x28\x00\x30\x00")
 # Six numbers of 16 characters, and what is between them.
 _LONGEST_NUMBERS = 6 * 17
+# Values of ImageType (0008,0008) of what lies beside the right series in the same study, as vendors write them.
+_UNFIT = (
+    (("P", "PHASE", "PHASE MAP", "FILTERED PHASE"), "a phase image"),
+    (("MNIP", "MINIP", "MIN IP", "MIN_IP", "MINIMUM"), "a minimum intensity projection"),
+)
 _CONVERT = "Convert it to NIfTI with a program that sorts its frames, one kind of image at a time."
 
 
@@ -91,12 +96,25 @@ def _read_series(folder: Path) -> tuple[sitk.Image, dict[str, Any]]:
         # Sorted along the normal, each as far as the next: what ITK takes for granted.
         reader = sitk.ImageSeriesReader()
         reader.SetFileNames(_sorted_slices(files))
+        # Else the first slice decides: where its rescale slope is a whole number, the others lose their fractions.
+        reader.SetOutputPixelType(sitk.sitkFloat32)
         image = _execute(reader)
     if image.GetNumberOfComponentsPerPixel() != 1 or image.GetDimension() != 3:
         raise BadInputError("The DICOM series is no 3D grey-scale image.", "Choose the SWI series.")
     if image.GetSize()[2] == 1:
         raise BadInputError("The DICOM series has a single slice.", "Choose the whole 3D series.")
-    return image, {"kind": "dicom", "name": pseudonym("series", uid)}
+    return image, {"kind": "dicom", "name": pseudonym("series", uid), **_note(files[0])}
+
+
+def _note(file: str) -> dict[str, str]:
+    """Return a ``note`` for the user where the series says that it is no magnitude or SWI image."""
+    kinds = {value.strip().upper() for value in _text(file, "0008|0008").split("\\")}
+    for values, what in _UNFIT:
+        if not kinds.isdisjoint(values):
+            return {
+                "note": f"The DICOM series calls itself {what}: choose the magnitude or SWI series."
+            }
+    return {}
 
 
 def itk_reason(error: RuntimeError) -> str:
@@ -205,7 +223,7 @@ def _quiet() -> Iterator[None]:
 def _sorted_slices(files: Sequence[str]) -> list[str]:
     """Return ``files`` ordered along the normal of their planes."""
     origins, directions = np.empty((len(files), 3)), np.empty((len(files), 6))
-    voxels, sizes = 0, set()
+    voxels, sizes, spacings = 0, set(), np.empty((len(files), 2))
     for number, file in enumerate(files):
         reader = sitk.ImageFileReader()
         reader.SetFileName(file)
@@ -213,15 +231,19 @@ def _sorted_slices(files: Sequence[str]) -> list[str]:
             reader.ReadImageInformation()
             origins[number] = [float(v) for v in reader.GetMetaData("0020|0032").split("\\")]
             directions[number] = [float(v) for v in reader.GetMetaData("0020|0037").split("\\")]
+            spacings[number] = [float(v) for v in reader.GetMetaData("0028|0030").split("\\")]
             sizes.add(reader.GetSize())
             voxels += prod(reader.GetSize())
         except (RuntimeError, ValueError) as error:
             raise BadInputError(
-                "A DICOM file of the series has no slice position.", "Export the series again, or convert it to NIfTI."
+                "A DICOM file of the series does not say where its slice lies and how large its voxels are.",
+                "Export the series again, or convert it to NIfTI.",
             ) from error
     check_size("The DICOM series", [voxels])
     if len(sizes) > 1:
         raise BadInputError("The slices of the DICOM series differ in size.", "Choose the SWI series.")
+    if np.ptp(spacings, axis=0).max() > 1e-3:
+        raise BadInputError("The slices of the DICOM series differ in voxel size.", "Choose the SWI series.")
     if prod(next(iter(sizes))[2:]) > 1:
         raise BadInputError("The DICOM series consists of several multi-frame files.", _CONVERT)
     order, _ = _stacked(origins, directions)

@@ -157,4 +157,4 @@ def test_several_files_of_frames(tmp_path):
         data.ImagePositionPatient = ["0", "0", str(number)]
         data.save_as(folder / f"image{number}.dcm")
     (folder / "image.dcm").unlink()
-    assert_refused(folder, "several multi-frame files|no slice position")
+    assert_refused(folder, "several multi-frame files|where its slice lies")

@@ -194,11 +194,20 @@ def test_dicom_series_that_are_not_one_stack(tmp_path):
     write_dicom(tmp_path / "localizer", volume, change=localizer)
     assert_refused(tmp_path / "localizer", "different directions")
 
-    def nowhere(number, data):
-        del data.ImagePositionPatient
+    for element in ("ImagePositionPatient", "PixelSpacing"):
 
-    write_dicom(tmp_path / "nowhere", volume, change=nowhere)
-    assert_refused(tmp_path / "nowhere", "no slice position")
+        def without(number, data, element=element):
+            delattr(data, element)
+
+        write_dicom(tmp_path / element, volume, change=without)
+        assert_refused(tmp_path / element, "where its slice lies and how large its voxels are")
+
+    def zoomed(number, data):
+        if number > 6:
+            data.PixelSpacing = ["1.1", "1.1"]
+
+    write_dicom(tmp_path / "zoomed", volume, change=zoomed)
+    assert_refused(tmp_path / "zoomed", "differ in voxel size")
 
 
 def test_good_but_unusual_scans(tmp_path):
@@ -229,6 +238,37 @@ def test_scaled_dicom_values_are_kept(tmp_path):
     read = read_volume(tmp_path / "series")
     assert read.array.max() == 2 * volume.array.max() - 100
     assert read.array.min() == 2 * volume.array.min() - 100
+
+
+def test_slopes_that_are_fractions_from_the_second_slice_on(tmp_path):
+    volume = phantom((0, 2, 1), (1, -1, 1))
+
+    def scale(number, data):
+        data.RescaleSlope, data.RescaleIntercept = "0.37" if number else "1", "0"
+
+    write_dicom(tmp_path / "series", volume, change=scale)
+    read = read_volume(tmp_path / "series").canonical().array
+    expected = volume.with_array(volume.array * np.where(np.arange(volume.shape[2]), 0.37, 1)).canonical().array
+    np.testing.assert_allclose(read, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "words"),
+    [
+        (["ORIGINAL", "PRIMARY", "P", "ND"], "a phase image"),
+        (["DERIVED", "PRIMARY", "MNIP", "SWI"], "a minimum intensity projection"),
+        (["ORIGINAL", "PRIMARY", "M", "SWI", "NORM"], None),
+        (None, None),
+    ],
+)
+def test_a_series_that_calls_itself_something_else_is_read_with_a_note(tmp_path, kinds, words):
+    def kind(number, data):
+        if kinds:
+            data.ImageType = kinds
+
+    write_dicom(tmp_path / "series", phantom(), change=kind)
+    note = read_volume(tmp_path / "series").source.get("note")
+    assert (note is None) if words is None else (words in note)
 
 
 def test_real_scan_with_three_echoes(tmp_path):
