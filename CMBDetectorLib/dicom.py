@@ -111,9 +111,7 @@ def _note(file: str) -> dict[str, str]:
     kinds = {value.strip().upper() for value in _text(file, "0008|0008").split("\\")}
     for values, what in _UNFIT:
         if not kinds.isdisjoint(values):
-            return {
-                "note": f"The DICOM series calls itself {what}: choose the magnitude or SWI series."
-            }
+            return {"note": f"The DICOM series calls itself {what}: choose the magnitude or SWI series."}
     return {}
 
 

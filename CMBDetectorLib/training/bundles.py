@@ -33,8 +33,9 @@ from CMBDetectorLib.training.settings import FitSettings, TrainingSettings
 MISS_COST = 5.0
 """What a missed voxel of a microbleed costs stage 1 against a false one, once it is trained."""
 _SCORED_AT_ONCE = 64
-STAGES = [("U-Nets", 60.0), ("mimics", 25.0), ("CNNs", 15.0)]
-"""The stages of :func:`train_networks` and their usual shares of the time."""
+# About how long one core trains on a voxel of a window, and searches a scan for mimics.
+_VOXEL_S = {"unet": 1.5e-6, "cnn": 6e-7, "context": 9e-8}
+_SCAN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,18 @@ class Trained:
         )
 
 
+def training_stages(settings: TrainingSettings, scans: int) -> list[tuple[str, float]]:
+    """Return the stages of :func:`train_networks` on so many ``scans``, and about how many seconds each takes."""
+    unets = 0.0 if settings.keep_unets else _fit_seconds(settings.unet, settings.unet_architecture)
+    cnns = _fit_seconds(settings.cnn, settings.cnn_architecture)
+    return [("U-Nets", unets), ("mimics", scans * _SCAN_S), ("CNNs", cnns)]
+
+
+def _fit_seconds(fit: FitSettings, architecture: dict[str, Any]) -> float:
+    windows = fit.epochs * fit.steps * sum(fit.batch_sizes)
+    return windows * math.prod(window(architecture)) * _VOXEL_S[architecture["kind"]]
+
+
 def train_networks(
     cases: Sequence[PreparedCase],
     settings: TrainingSettings,
@@ -82,7 +95,7 @@ def train_networks(
         BadInputError: ``work`` holds a run with other settings.
         ModelError: a network of ``start`` cannot be loaded.
     """
-    progress.plan(STAGES)
+    progress.plan(training_stages(settings, len(cases)))
     unets = _fit_unets(cases, settings, work, progress, start)
     stage1 = Detector(list(unets.values()), [], settings.unet_architecture)
     mined = []

@@ -26,7 +26,6 @@ DEPTHS: tuple[Depth, ...] = ("second-stage", "both-stages", "from-scratch")
 _STAGES: dict[Depth, list[tuple[str, float]]] = {
     "second-stage": [("CNNs", 1.0)],
     "both-stages": [("U-Nets", 50.0), ("mimics", 30.0), ("CNNs", 20.0)],
-    "from-scratch": [("U-Nets", 60.0), ("mimics", 25.0), ("CNNs", 15.0)],
 }
 # Small batches: with batch normalisation held, their size does not matter. Most of the epochs are done only where the
 # scans are unlike those that the model knows; otherwise the scans left out end the training after a few.
@@ -136,10 +135,10 @@ def retrain(local: Sequence[LocalCase], start: Bundle, plan: Plan, work: Path, p
         BadInputError: ``work`` holds another run.
         ModelError: a network of ``start`` cannot be loaded.
     """
-    progress.plan(_STAGES[plan.depth])
     settings, cases = plan.settings, [known.case for known in local]
     if plan.depth == "from-scratch":
         return _from_scratch(cases, settings, work, progress)
+    progress.plan(_STAGES[plan.depth])
     unets, cnns = load_networks(start, "unets"), load_networks(start, "cnns")
     if plan.depth == "both-stages":
         unets = tune_unets(unets, cases, plan.replay, settings, work, progress)

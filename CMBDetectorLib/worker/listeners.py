@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +19,7 @@ from CMBDetectorLib.progress import Progress
 
 HEARTBEAT_S = 1.0
 _SHORTEST_STEP_S = 0.05
+_FIRST_FRACTION = 0.02
 # Looking for children means looking at every process of the computer.
 _BEATS_PER_LOOK = 10
 
@@ -41,6 +43,31 @@ class Listener(Progress):
         """Pass on why the command failed."""
 
 
+class TimeLeft:
+    """How long work will still take at the speed of late: stages weigh what they usually take, not what they take here.
+
+    Of late is the last fifth of its time, half a minute at the least.
+    """
+
+    _SHORTEST_S, _SHARE, _BETWEEN_S = 30.0, 0.2, 0.5
+
+    def __init__(self) -> None:
+        self._seen = deque([(0.0, 0.0)])
+        self._told: float | None = None
+
+    def at(self, elapsed_s: float, fraction: float) -> float | None:
+        """Return the seconds left when ``fraction`` (0..1) is done after ``elapsed_s``; None while nothing is known."""
+        if elapsed_s - self._seen[-1][0] >= self._BETWEEN_S:
+            self._seen.append((elapsed_s, fraction))
+        begin = elapsed_s - max(self._SHORTEST_S, self._SHARE * elapsed_s)
+        while len(self._seen) > 1 and self._seen[1][0] <= begin:
+            self._seen.popleft()
+        since, before = self._seen[0]
+        if fraction > max(before, _FIRST_FRACTION):
+            self._told = (elapsed_s - since) * (1 - fraction) / (fraction - before)
+        return self._told
+
+
 class EventStream(Listener):
     """One ASCII JSON object a line on ``descriptor``: progress, epoch, log, heartbeat, result, error."""
 
@@ -49,6 +76,7 @@ class EventStream(Listener):
         self._descriptor = descriptor
         self._lock = threading.Lock()
         self._started = time.monotonic()
+        self._left = TimeLeft()
         self._shown = (-1.0, "")
         self._stop = threading.Event()
         self._heart = threading.Thread(target=self._beat, daemon=True)
@@ -62,10 +90,10 @@ class EventStream(Listener):
             return
         self._shown = now, stage
         elapsed = now - self._started
-        left = round(elapsed * (1 - fraction) / fraction, 1) if fraction > 0.02 else None
+        left = self._left.at(elapsed, fraction)
         self._send(
             event="progress", stage=stage, step=step, steps=steps, fraction=round(fraction, 4),
-            elapsed_s=round(elapsed, 1), left_s=left,
+            elapsed_s=round(elapsed, 1), left_s=None if left is None else round(left, 1),
         )  # fmt: skip
 
     def log(self, message: str) -> None:

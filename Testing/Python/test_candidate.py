@@ -11,6 +11,7 @@ from CMBDetectorLib.candidate import Candidate, Detection, candidate_id, read_de
 from CMBDetectorLib.errors import BadInputError, Cancelled
 from CMBDetectorLib.progress import Part, Progress
 from CMBDetectorLib.review.review import Review
+from CMBDetectorLib.worker.listeners import TimeLeft
 
 MODEL = {"name": "m", "version": "1", "checksum": "ab", "training_data": "Trained on nothing.", "licence": "none"}
 
@@ -154,6 +155,23 @@ def test_listener_may_cancel_from_within():
     with pytest.raises(Cancelled):
         part.report("inner", 2, 1000)
     assert caught.value.exit_code == 6
+
+
+def test_the_time_left_follows_the_speed_of_late():
+    left = TimeLeft()
+    assert left.at(1, 0.01) is None
+    # Six tenths were called long and took no time; then a tenth takes 500 s.
+    known = [left.at(second, 0.6 + second / 5000) for second in range(10, 1001)]
+    assert known[-1] == pytest.approx(1000, rel=0.02)
+    assert left.at(1400, 0.8) == known[-1], "nothing new is known"
+
+
+@given(st.lists(st.tuples(st.floats(0, 1e5), st.floats(0, 1)), min_size=1, max_size=40))
+def test_the_time_left_is_never_negative(reports):
+    left = TimeLeft()
+    for (elapsed_s, _), (_, fraction) in zip(sorted(reports), sorted(reports, key=lambda r: r[1]), strict=True):
+        told = left.at(elapsed_s, fraction)
+        assert told is None or told >= 0
 
 
 @pytest.mark.parametrize("text", ["[" * 5000, '{"schema": 1, "a": ' + '{"a":' * 3000, "null", "[]"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,6 +15,7 @@ from CMBDetectorLib.evaluation.matching import HIT_RADIUS_MM
 from CMBDetectorLib.networks.unet import WINDOW, build_unet
 from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.training.augmentation import flip_and_rotate, random_shifts
+from CMBDetectorLib.training.bundles import training_stages
 from CMBDetectorLib.training.cases import prepare_cases
 from CMBDetectorLib.training.crossvalidation import make_folds
 from CMBDetectorLib.training.fitting import fit
@@ -279,6 +282,16 @@ def test_the_length_of_a_training_must_be_positive():
     assert settings_from(epochs=3, cnn_epochs=5).cnn.epochs == 5
     with pytest.raises(BadInputError):
         settings_from(cnn_epochs=0)
+
+
+def test_stages_weigh_what_is_to_be_done():
+    both = dict(training_stages(settings_from(recipe="context"), 30))
+    kept = dict(training_stages(replace(settings_from(recipe="context"), keep_unets=True), 30))
+    longer = dict(training_stages(settings_from(recipe="context", epochs=48), 60))
+    assert kept == {**both, "U-Nets": 0}
+    assert longer["U-Nets"] == pytest.approx(2 * both["U-Nets"])
+    assert longer["mimics"] == 2 * both["mimics"]
+    assert both["U-Nets"] > both["CNNs"] > 60, "seconds: U-Nets take most of the time"
 
 
 def test_mimic_files_hold_positions_in_ras(tmp_path):

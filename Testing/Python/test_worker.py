@@ -146,9 +146,11 @@ def test_one_unreadable_scan_does_not_stop_a_cohort(worker, crops, tiny_model, t
     assert not (tmp_path / "out" / "sub-01").exists()
     assert list(json.loads((tmp_path / "out" / "failed.json").read_text())) == ["sub-01"]
     shutil.copyfile(next((crops / "sub-01").rglob("*.nii.gz")), bad)
-    run = worker("detect", data, "--output", tmp_path / "out", "--model", tiny_model, "--brain-mask", "none")
+    again = ("detect", data, "--output", tmp_path / "out", "--model", tiny_model, "--brain-mask", "none")
+    run = worker(*again, "--keep", "likelihood")
     assert (run.code, run.last("result")["failed"]) == (0, {})
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["sub-01", "sub-02"]
+    assert len(list((tmp_path / "out").glob("*/likelihood.nii.gz"))) == 2, "also of the scan that was searched before"
 
 
 def test_events_are_ascii_json_lines_and_move_forward(detected):

@@ -197,7 +197,7 @@ def _run_dataset(
     from CMBDetectorLib.detection.detector import Detector
 
     cases = read_dataset(options.scan)
-    finished = _finished(cases, options, bundle)
+    finished = _finished(cases, options, bundle, keep)
     listener.plan([("scans", 1.0)])
     detector: Detector | None = None
     failed: dict[str, str] = {}
@@ -230,8 +230,10 @@ def _run_dataset(
     return {"output": str(options.output), "scans": done, "failed": failed}, text
 
 
-def _finished(cases: list[Case], options: argparse.Namespace, bundle: Bundle) -> set[str]:
-    """Return the ids of the cases whose results are there already; a result that cannot be read counts as none.
+def _finished(cases: list[Case], options: argparse.Namespace, bundle: Bundle, keep: set[str]) -> set[str]:
+    """Return the ids of the cases whose results are there already, with what is to be kept beside them.
+
+    A result that cannot be read counts as none.
 
     Raises:
         OutputError: a result was made by another model or with other settings. It may have taken hours and is not
@@ -255,7 +257,8 @@ def _finished(cases: list[Case], options: argparse.Namespace, bundle: Bundle) ->
                 f"({case.id} differs in {', '.join(other)}).",
                 "Choose another output folder, or repeat the model and the settings of these results.",
             )
-        finished.add(case.id)
+        if all((options.output / case.id / {**KEEP, **RAW_MASK}[name]).is_file() for name in keep):
+            finished.add(case.id)
     return finished
 
 
