@@ -32,7 +32,7 @@ demo: .venv/ready
 
 # Twice: Slicer's libraries and TensorFlow do not live in one process. What both need is made once.
 SHARED := $(CURDIR)/.pytest_cache/shared
-PYTEST := -n 2 --dist loadfile --durations=10 --cov
+PYTEST := -n 2 --dist loadfile --no-loadscope-reorder --durations=10 --cov
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

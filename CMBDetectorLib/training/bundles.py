@@ -34,8 +34,8 @@ MISS_COST = 5.0
 """What a missed voxel of a microbleed costs stage 1 against a false one, once it is trained."""
 _SCORED_AT_ONCE = 64
 # About how long one core trains on a voxel of a window, and searches a scan for mimics.
-_VOXEL_S = {"unet": 1.5e-6, "cnn": 6e-7, "context": 9e-8}
-_SCAN_S = 5.0
+_VOXEL_S = {"unet": 1.5e-6, "cnn": 6e-7, "context": 1.3e-7}
+_SCAN_S = 20.0
 
 
 @dataclass(frozen=True)

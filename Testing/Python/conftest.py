@@ -19,9 +19,16 @@ if TYPE_CHECKING:
     from CMBDetectorLib.training.cases import PreparedCase
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # There is a test process for each core: more threads would only wait for one another.
+    for threads in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ.setdefault(threads, "1")
 # The models that whoever runs the tests has installed are none of their business.
 os.environ["CMBDETECTOR_MODELS"] = str(Path(tempfile.gettempdir()) / "cmbdetector-tests-no-models")
 os.environ["CMBDETECTOR_DATA"] = str(Path(tempfile.gettempdir()) / "cmbdetector-tests-data")
+# While one process makes the model of the first, the other simulates.
+_SLOWEST = ["test_failures", "test_simulation_dataset", "test_simulation_head", "test_worker", "test_retrain"]
+_SLOWEST += ["test_learning", "test_recipes", "test_retrain_panel"]
 REAL = Path(__file__).resolve().parents[3] / "shared" / "real"
 
 
@@ -56,15 +63,18 @@ def worker() -> Callable[..., Run]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what runs in the stand-in for Slicer, and put it last.
+    """Mark what runs in the stand-in for Slicer, and put it last; the slowest files come first of each kind.
 
     Slicer's libraries and TensorFlow crash each other in one process; with the others first, those tests skip there and
-    say so. ``make test`` runs the two kinds by themselves.
+    say so. ``make test`` runs the two kinds by themselves. A slow file that came last would leave one process alone.
     """
     for item in items:
         if {"host", "application"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.host)
-    items.sort(key=lambda item: item.get_closest_marker("host") is not None)
+    places = {name: place for place, name in enumerate(_SLOWEST)}
+    items.sort(
+        key=lambda item: (item.get_closest_marker("host") is not None, places.get(item.path.stem, len(_SLOWEST)))
+    )
 
 
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
