@@ -78,7 +78,7 @@ def simulate_head(
     axes = grid.stored_axes
     places = draw_places(rng, microbleeds, template, warp, vessels, iron, protocol, axes, allowed, near)
     to_template = warp.transform()
-    bleeds = [_bleed(rng, place, iron, to_template, protocol, grid) for place in places]
+    bleeds = [_bleed(rng, place, anatomy, to_template, protocol, grid) for place in places]
     others = _others(rng, anatomy, places)
     box = head_box(anatomy, grid)
     maps = rasterise(vessels, *part_of(grid, box), _B0, rng)
@@ -120,13 +120,14 @@ def _bent(vessels: list[Vessel | Sheet], warp: Warp) -> list[Vessel | Sheet]:
 def _bleed(
     rng: np.random.Generator,
     place: Place,
-    iron: sitk.Image,
+    anatomy: Anatomy,
     to_template: sitk.Transform,
     protocol: Protocol,
     grid: Grid,
 ) -> Inclusion:
     look = draw_look(rng, protocol, _WIDTH_BY_GAP * place.gap_mm)
-    least = least_contrast(iron, to_template, place.head_mm, protocol, grid.stored_axes)
+    images = anatomy.template.image, anatomy.iron
+    least = least_contrast(*images, anatomy.values, to_template, place.head_mm, protocol, grid.stored_axes)
     look = replace(look, contrast=max(look.contrast, least))
     return bleed_with_look(rng, place.head_mm, look, protocol, grid.stored_affine, _B0)
 

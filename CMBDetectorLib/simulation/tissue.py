@@ -149,6 +149,15 @@ def noise_maps(rng: np.random.Generator, shape: tuple[int, ...], spacing: float)
     return [random_map(rng, shape, width / spacing) for width in (1.3, 1.8, 4.0, 5.0)]
 
 
+def fluid_share(gm: np.ndarray, wm: np.ndarray, values: TissueValues, sulci: np.ndarray | float = 0.0) -> np.ndarray:
+    """Return the fluid fraction (0..1, like ``gm``) where the template has so much grey and white matter.
+
+    The template is a mean over people and blurred; a steep threshold, roughened by the random map ``sulci``, gives one
+    person's sulci back.
+    """
+    return logistic((1 - gm - wm - values.fluid_threshold + 0.11 * sulci) / np.float32(0.05))
+
+
 def brain_signal(
     maps: dict[str, np.ndarray], values: TissueValues, protocol: Protocol
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -156,9 +165,7 @@ def brain_signal(
 
     ``maps`` holds gm, wm, depth, iron and the four random maps (sulci, mixing, texture, edge) on one grid.
     """
-    level = 1 - maps["gm"] - maps["wm"]
-    # The template is a mean over people and blurred; a steep, roughened threshold gives one person's sulci back.
-    fluid = logistic((level - values.fluid_threshold + 0.11 * maps["sulci"]) / np.float32(0.05))
+    fluid = fluid_share(maps["gm"], maps["wm"], values, maps["sulci"])
     share = maps["gm"] / np.maximum(maps["gm"] + maps["wm"], 0.05)
     grey = logistic((share - _GREY_SHARE + 0.06 * maps["mixing"]) / np.float32(0.09))
     tissue = (values.white + (values.grey - values.white) * grey) * (1 + values.texture * maps["texture"])

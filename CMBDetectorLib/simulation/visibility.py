@@ -1,7 +1,7 @@
-"""What a reader of the scan can tell: two neighbours as two, and a microbleed from the iron that it lies in.
+"""What a reader of the scan can tell: two neighbours as two, and a microbleed from iron and dark fluid beside it.
 
-Labels of real scans hold only what somebody saw. A simulated microbleed that nobody can see teaches that dark iron is
-a microbleed, and counts as missed by a detector that knows better.
+Labels of real scans hold only what somebody saw. A simulated microbleed that nobody can see teaches that dark iron, or
+the end of a sulcus on SWI, is a microbleed, and counts as missed by a detector that knows better.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from CMBDetectorLib.simulation.grid import centred_affine
 from CMBDetectorLib.simulation.looks import point_spread
 from CMBDetectorLib.simulation.physics import iron_decay
 from CMBDetectorLib.simulation.protocols import Protocol
+from CMBDetectorLib.simulation.tissue import TissueValues, fluid_share
 
 _LEAST_GAP_MM = 2.5
 _POINT_SPREADS_APART = 1.6
 _SLICES_APART = 2.0  # from one to the next but one: between them is a slice that shows neither
-_DARKER = 0.75  # of the darkest iron in reach
+_DARKER = 0.75  # of the darkest iron or fluid in reach
 _REACH_MM, _STEP_MM = 3.0, 0.75
 _MOST_CONTRAST = 0.9
 # What iron leaves of the signal around: the background of a real microbleed is 0.35 at the least, white matter 0.49.
@@ -51,12 +52,19 @@ def is_light_around(iron: sitk.Image, mni_mm: np.ndarray, protocol: Protocol) ->
 
 
 def least_contrast(
-    iron: sitk.Image, to_template: sitk.Transform, head_mm: np.ndarray, protocol: Protocol, axes: np.ndarray
+    anatomy: sitk.Image,
+    iron: sitk.Image,
+    values: TissueValues,
+    to_template: sitk.Transform,
+    head_mm: np.ndarray,
+    protocol: Protocol,
+    axes: np.ndarray,
 ) -> float:
     """Return the contrast (1 - signal with / without it) from which a microbleed at ``head_mm`` (3,), RAS mm, is a
-    quarter darker than the darkest iron within 3 mm of it in its slice; at most 0.9.
+    quarter darker than the darkest iron or fluid within 3 mm of it in its slice; at most 0.9.
 
-    ``iron`` is in MNI mm and ppm, ``to_template`` takes RAS mm of the head there, ``axes`` as in :func:`told_apart`.
+    ``anatomy`` (gm, wm, depth) and ``iron`` (ppm) are in MNI mm, ``to_template`` takes RAS mm of the head there,
+    ``axes`` as in :func:`told_apart`. Fluid counts where it is darker than white matter, as on most SWI.
     """
     half = round(_REACH_MM / _STEP_MM)
     thickness = protocol.spacing_mm[2] * protocol.thickness
@@ -64,7 +72,10 @@ def least_contrast(
     shape = (2 * half + 1, 2 * half + 1, layers)
     steps = np.array([_STEP_MM, _STEP_MM, thickness / layers])
     affine = centred_affine(axes, steps, np.array(shape), head_mm)
-    left = iron_decay(sample(iron, affine, shape, to_template)[0], protocol).mean(-1)
+    gm, wm, _ = sample(anatomy, affine, shape, to_template)
+    fluid = fluid_share(gm, wm, values)
+    tissue = iron_decay(sample(iron, affine, shape, to_template)[0], protocol)
+    left = ((1 - fluid) * tissue + fluid * min(1.0, values.fluid / values.white)).mean(-1)
     away = _STEP_MM * np.hypot(*np.ogrid[-half : half + 1, -half : half + 1])
     darkest = float(left[away <= _REACH_MM].min())
     return min(_MOST_CONTRAST, 1 - _DARKER * darkest / float(left[half, half]))
