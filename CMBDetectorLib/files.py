@@ -198,11 +198,13 @@ def _swap(new: Path, path: Path) -> None:
         os.rename(new, path)
     else:
         old = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=path.parent))
-        os.rename(path, old / path.name)
         try:
+            os.rename(path, old / path.name)
             os.rename(new, path)
-        except OSError:
-            os.rename(old / path.name, path)
+        except BaseException:
+            # Also what a signal raises: what was there is the only result.
+            if not path.exists():
+                os.rename(old / path.name, path)
             raise
         finally:
             if path.exists():

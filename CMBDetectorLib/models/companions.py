@@ -23,7 +23,7 @@ WINDOW = (64, 64, 24)
 SCALE = 200
 """A voxel of a replayed window is this times its normalised intensity, at most 255; 0 stays for what is no brain."""
 
-_MOST_WINDOWS = 2000
+MOST_WINDOWS = 2000
 _MOST_CENTRES = 20_000
 _LARGEST = {REPLAY: 256 << 20, COMPARISON: 16 << 20, PLOT: 16 << 20}
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -82,7 +82,7 @@ def read_replay(path: Path) -> dict[str, np.ndarray]:
                 raise ModelError(f"{label} lacks a part.", HINT)
             shapes = {name: _shape(archive, entries[f"{name}.npy"], kind) for name, kind in _ARRAYS.items()}
         count = shapes["labels"][0]
-        fits = shapes["windows"] == (count, *WINDOW) and shapes["counts"] == (count,) and 1 <= count <= _MOST_WINDOWS
+        fits = shapes["windows"] == (count, *WINDOW) and shapes["counts"] == (count,) and 1 <= count <= MOST_WINDOWS
         if not fits or shapes["labels"] != (count,) or shapes["centres"][1:] != (3,):
             raise ValueError("shapes")
         if shapes["stored_mm"] != (count, 3):

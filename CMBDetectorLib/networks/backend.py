@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from CMBDetectorLib.errors import MissingPackageError, ModelError, OutOfMemoryError, is_out_of_memory
+from CMBDetectorLib.errors import Cancelled, MissingPackageError, ModelError, OutOfMemoryError, is_out_of_memory
 from CMBDetectorLib.models.keras_file import check_network
 
 
@@ -108,6 +108,8 @@ def load(path: Path) -> Any:
     check_network(path)
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Cancelled:
+        raise
     except Exception as error:
         if is_out_of_memory(error):
             raise _no_memory() from error

@@ -19,6 +19,8 @@ from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.volume import Volume, read_mask, with_stored_spacing
 
 NORMALISATION = "normalisation"
+REVISION = 1
+"""To be counted up whenever images come out differently: preprocessed scans that were kept are then made anew."""
 MODEL_SPACING_MM = (0.45, 0.45, 1.0)
 # Half of the networks' window of 20x20x16 voxels lies beyond the brain on each side.
 MARGIN = (10, 10, 8)

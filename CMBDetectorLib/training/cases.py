@@ -16,7 +16,7 @@ from scipy import ndimage
 from CMBDetectorLib.datasets.bids import Case
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.files import output_folder, write_json
-from CMBDetectorLib.preprocessing.pipeline import preprocess, preprocessing_stages
+from CMBDetectorLib.preprocessing.pipeline import REVISION, preprocess, preprocessing_stages
 from CMBDetectorLib.progress import Part, Progress
 from CMBDetectorLib.volume import Volume, read_mask, read_volume, stored_spacing
 
@@ -155,7 +155,7 @@ def find_dark_spots(image: Volume, mask: np.ndarray) -> np.ndarray:
 
 def _fingerprint(case: Case, spacing: tuple[float, ...], brain_mask: str) -> str:
     """Return a hash of what preprocessing depends on: files by name, size and time, and the options."""
-    parts = [brain_mask, str(spacing)]
+    parts = [f"preprocessing {REVISION}", brain_mask, str(spacing)]
     for path in (case.scan, case.brain_mask):
         if path is not None:
             stat = path.stat()

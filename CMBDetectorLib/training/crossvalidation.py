@@ -61,6 +61,8 @@ def crossvalidate(
         BadInputError: too few cases, training scans of a fold without a microbleed, or a work folder of another run.
     """
     folds = make_folds([case.id for case in cases], leave_out, settings.seed)
+    for left_out in folds:
+        _check_fold(cases, left_out)
     detections: dict[str, Detection] = {}
     for number, left_out in enumerate(folds):
         part = Part(progress, "folds", number, len(folds))
@@ -69,15 +71,19 @@ def crossvalidate(
         if not all(path.is_file() for path in paths):
             progress.log(f"fold {number + 1} of {len(folds)}: leaving out {', '.join(case.id for case in held)}")
             training = [case for index, case in enumerate(cases) if index not in left_out]
-            if not any(len(case.microbleeds_ras) for case in training):
-                raise BadInputError(
-                    f"Without {', '.join(case.id for case in held)} no microbleed is left to learn from.",
-                    "Leave out fewer scans, or annotate more.",
-                )
             _run_fold(training, held, settings, work / f"fold-{number + 1:02d}", paths, part, start)
         detections.update({case.id: read_detection(path) for case, path in zip(held, paths, strict=True)})
         progress.report("folds", number + 1, len(folds))
     return detections
+
+
+def _check_fold(cases: Sequence[PreparedCase], left_out: Sequence[int]) -> None:
+    """Refuse a fold that teaches nothing before hours have gone into those before it."""
+    if not any(len(case.microbleeds_ras) for index, case in enumerate(cases) if index not in left_out):
+        names = ", ".join(cases[index].id for index in left_out)
+        raise BadInputError(
+            f"Without {names} no microbleed is left to learn from.", "Leave out fewer scans, or annotate more."
+        )
 
 
 def collect(work: Path, folder: Path) -> None:

@@ -52,10 +52,29 @@ def close_work(work: Path, keep: bool) -> None:
 
 
 def describe_cases(cases: Sequence[Case]) -> dict[str, str]:
-    """Return case id -> hash of its scan's name, size and time and of its microbleeds."""
+    """Return case id -> hash of name, size and time of its scan and brain mask, and of its microbleeds.
+
+    What stage 1 proposed is kept as voxels of the crop that the mask gave.
+
+    Raises:
+        BadInputError: a scan or mask is missing.
+    """
     described = {}
     for case in cases:
-        stat = case.scan.stat()
-        text = f"{case.scan.name} {stat.st_size} {stat.st_mtime_ns} {case.microbleeds().tolist()} {case.is_annotated}"
+        parts = []
+        for path in (case.scan, case.brain_mask):
+            if path is not None:
+                parts.append(_file_state(path, case))
+        text = f"{' '.join(parts)} {case.microbleeds().tolist()} {case.is_annotated}"
         described[case.id] = hashlib.sha256(text.encode()).hexdigest()[:16]
     return described
+
+
+def _file_state(path: Path, case: Case) -> str:
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise BadInputError(
+            f"A file of {case.id} cannot be read ({path.name}).", "Fetch or restore it, or take the scan out."
+        ) from error
+    return f"{path.name} {stat.st_size} {stat.st_mtime_ns}"

@@ -48,6 +48,7 @@ def run(arguments: Sequence[str], events: int | None, commands: Sequence[Any]) -
     ``commands`` are the modules of those that are known.
     """
     parser = _parser(events is not None, commands)
+    options = argparse.Namespace()
     with make_listener(events) as listener:
         try:
             _catch_signals()
@@ -62,6 +63,8 @@ def run(arguments: Sequence[str], events: int | None, commands: Sequence[Any]) -
             return int(data.get("exit_code", 0))
         except (Exception, KeyboardInterrupt) as error:
             failure = _as_user_error(error)
+            if failure.exit_code == CANCELLED and "resume" in options:
+                failure = Cancelled("Cancelled; what was trained so far is kept.", "Add --resume to go on with it.")
             # A host keeps them for who asks; wrong input and a wish to stop need no more than the sentence.
             has_details = failure.exit_code not in (BadInputError.exit_code, CANCELLED)
             if failure.exit_code == 1 or "--verbose" in arguments or (events is not None and has_details):
@@ -118,10 +121,11 @@ def _catch_signals() -> None:
 
 def _as_user_error(error: BaseException) -> CMBDetectorError:
     """Return ``error`` as one sentence with a next step."""
+    if isinstance(error, KeyboardInterrupt | Cancelled):
+        # Keras adds words of its own to what passes through a layer.
+        return Cancelled()
     if isinstance(error, CMBDetectorError):
         return error
-    if isinstance(error, KeyboardInterrupt):
-        return Cancelled()
     if is_out_of_memory(error):
         return OutOfMemoryError("There is not enough memory for this.", "Close other programs, or use smaller scans.")
     if isinstance(error, ModuleNotFoundError):

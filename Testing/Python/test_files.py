@@ -110,6 +110,31 @@ def test_folder_is_replaced_as_a_whole(tmp_path):
     assert names(tmp_path) == ["result"]
 
 
+@pytest.mark.parametrize("renames", [1, 2])
+def test_a_signal_during_the_replacement_loses_neither_result(tmp_path, monkeypatch, renames):
+    folder = tmp_path / "results"
+    with output_folder(folder, ("a.txt",)) as temporary:
+        (temporary / "a.txt").write_text("old")
+    rename, done = os.rename, []
+
+    def interrupted(source, target):
+        rename(source, target)
+        done.append(target)
+        if len(done) == renames:
+            raise KeyboardInterrupt
+
+    def replace():
+        with output_folder(folder, ("a.txt",)) as temporary:
+            (temporary / "a.txt").write_text("new")
+            monkeypatch.setattr(os, "rename", interrupted)
+
+    with pytest.raises(KeyboardInterrupt):
+        replace()
+    monkeypatch.undo()
+    assert (folder / "a.txt").read_text() == ("old" if renames == 1 else "new")
+    assert names(tmp_path) == ["results"]
+
+
 @pytest.mark.parametrize("foreign", ["thesis.docx", "a.json.bak", "sub"])
 def test_foreign_folder_is_refused_and_untouched(tmp_path, foreign):
     folder = tmp_path / "mine"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from random_networks import as_trained
 
-from CMBDetectorLib.errors import ModelError
+from CMBDetectorLib.errors import Cancelled, ModelError
 from CMBDetectorLib.networks import backend, cnn, unet
 
 
@@ -97,3 +97,16 @@ def test_a_damaged_network_is_refused(tmp_path):
     (tmp_path / "unet.keras").write_bytes(b"no zip")
     with pytest.raises(ModelError, match=r"unet\.keras is not a complete zip"):
         backend.load(tmp_path / "unet.keras")
+
+
+def test_a_wish_to_stop_while_networks_load_is_no_damaged_model(tmp_path, monkeypatch):
+    import keras
+
+    unet.build_unet({"kind": "unet", "stem": 8, "channels": [8, 8]}).save(tmp_path / "small.keras")
+
+    def stopped(*_, **__):
+        raise Cancelled
+
+    monkeypatch.setattr(keras.saving, "load_model", stopped)
+    with pytest.raises(Cancelled):
+        backend.load(tmp_path / "small.keras")

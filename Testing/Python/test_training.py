@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from CMBDetectorLib.datasets.bids import Point, read_dataset, read_points, write_points
+from CMBDetectorLib.datasets.bids import Case, Point, read_dataset, read_points, write_points
 from CMBDetectorLib.errors import BadInputError, Cancelled
 from CMBDetectorLib.evaluation.matching import HIT_RADIUS_MM
 from CMBDetectorLib.networks.unet import WINDOW, build_unet
@@ -17,7 +18,7 @@ from CMBDetectorLib.progress import Progress
 from CMBDetectorLib.training.augmentation import flip_and_rotate, random_shifts
 from CMBDetectorLib.training.bundles import training_stages
 from CMBDetectorLib.training.cases import prepare_cases
-from CMBDetectorLib.training.crossvalidation import make_folds
+from CMBDetectorLib.training.crossvalidation import crossvalidate, make_folds
 from CMBDetectorLib.training.fitting import fit
 from CMBDetectorLib.training.patches import (
     Stage1Sampler,
@@ -29,7 +30,7 @@ from CMBDetectorLib.training.patches import (
 )
 from CMBDetectorLib.training.proposals import BESIDE_MM, Proposals, hits_in, mined_in
 from CMBDetectorLib.training.settings import FitSettings, settings_from
-from CMBDetectorLib.training.work import open_work
+from CMBDetectorLib.training.work import describe_cases, open_work
 from CMBDetectorLib.volume import read_volume
 
 SPACING = (0.45, 0.45, 1.0)
@@ -282,6 +283,28 @@ def test_the_length_of_a_training_must_be_positive():
     assert settings_from(epochs=3, cnn_epochs=5).cnn.epochs == 5
     with pytest.raises(BadInputError):
         settings_from(cnn_epochs=0)
+
+
+def test_another_brain_mask_or_a_missing_scan_is_no_run_to_go_on_with(tmp_path):
+    scan, mask = tmp_path / "scan.nii.gz", tmp_path / "mask.nii.gz"
+    scan.write_bytes(b"scan")
+    mask.write_bytes(b"mask")
+    case = Case("sub-01", scan, tmp_path / "points.tsv", tmp_path / "mimics.tsv", mask)
+    before = describe_cases([case])
+    assert describe_cases([case]) == before
+    mask.write_bytes(b"another mask")
+    assert describe_cases([case]) != before
+    assert describe_cases([replace(case, brain_mask=None)]) != before
+    scan.unlink()
+    with pytest.raises(BadInputError, match="sub-01 cannot be read"):
+        describe_cases([case])
+
+
+def test_a_fold_that_teaches_nothing_is_refused_before_any_training(tmp_path):
+    cases = [SimpleNamespace(id=f"sub-{n}", microbleeds_ras=np.zeros((int(n == 3), 3))) for n in range(6)]
+    with pytest.raises(BadInputError, match=r"Without .*sub-3.* no microbleed is left"):
+        crossvalidate(cases, settings_from(), 2, tmp_path / "work", Progress())
+    assert not (tmp_path / "work").exists()
 
 
 def test_stages_weigh_what_is_to_be_done():

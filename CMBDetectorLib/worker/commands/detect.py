@@ -213,9 +213,10 @@ def _run_dataset(
                 )
             except Cancelled:
                 raise
-            except CMBDetectorError as error:
-                failed[case.id] = error.message
-                listener.log(f"{case.id}: {error.message}")
+            except (CMBDetectorError, MemoryError) as error:
+                message = getattr(error, "message", "There is not enough memory for this scan.")
+                failed[case.id] = message
+                listener.log(f"{case.id}: {message}")
         done += case.id not in failed
         listener.report("scans", number + 1, len(cases))
     if failed:

@@ -12,6 +12,7 @@ from CMBDetectorLib.datasets.bids import Case, is_simulated, read_dataset
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.files import check_output_folder, output_folder, write_json
 from CMBDetectorLib.models.bundle import BUNDLE_FILES, Bundle
+from CMBDetectorLib.models.companions import MOST_WINDOWS
 from CMBDetectorLib.models.versions import load_bundle
 from CMBDetectorLib.worker.listeners import Listener
 from CMBDetectorLib.worker.options import add_brain_mask, choose_brain_mask, fraction, whole_number
@@ -84,6 +85,8 @@ def run_train(options: argparse.Namespace, listener: Listener) -> tuple[dict[str
     check_output_folder(options.output, BUNDLE_FILES)
     if options.replay and not all(is_simulated(folder) for folder in options.dataset):
         raise BadInputError("Windows of patients are not kept in a model.", "Leave --replay out for real scans.")
+    if options.replay and not 2 <= options.replay <= MOST_WINDOWS:
+        raise BadInputError(f"--replay {options.replay} is not between 2 and {MOST_WINDOWS}.", "A hundred are usual.")
     listener.plan([("preprocessing", 20.0), ("training", 80.0)])
     prepared, settings, work, start = _prepare(options, listener, {"command": "train"})
     from CMBDetectorLib.progress import Part
