@@ -14,11 +14,12 @@ import numpy as np
 from scipy import ndimage
 
 from CMBDetectorLib.datasets.bids import Case
+from CMBDetectorLib.datasets.places import lies_inside
 from CMBDetectorLib.errors import BadInputError
 from CMBDetectorLib.files import output_folder, write_json
 from CMBDetectorLib.preprocessing.pipeline import REVISION, preprocess, preprocessing_stages
 from CMBDetectorLib.progress import Part, Progress
-from CMBDetectorLib.volume import Volume, read_mask, read_volume, stored_spacing
+from CMBDetectorLib.volume import Volume, read_grid, read_mask, read_volume, stored_spacing
 
 _MOST_DARK_SPOTS = 2000
 _DARK_SPOT_DISTANCE_MM = 2.0
@@ -98,7 +99,8 @@ def prepare_cases(
     :func:`CMBDetectorLib.preprocessing.pipeline.preprocess` takes.
 
     Raises:
-        BadInputError: fewer than two cases are annotated, or a scan or mask cannot be used.
+        BadInputError: fewer than two cases are annotated, a microbleed lies outside its scan, or a scan or mask cannot
+            be used.
     """
     annotated = [case for case in cases if case.is_annotated]
     if len(annotated) < 2:
@@ -106,20 +108,27 @@ def prepare_cases(
             f"The dataset has {len(annotated)} annotated scans; at least 2 are needed.",
             "Add points files (README, file formats), an empty one for a scan without microbleeds.",
         )
+    places = [_microbleeds(case) for case in annotated]
     prepared = []
     for number, case in enumerate(annotated):
         part = Part(progress, "preprocessing", number, len(annotated))
         how = otherwise if brain_mask == "dataset" and case.brain_mask is None and otherwise != "hd-bet" else brain_mask
-        prepared.append(_prepare(case, work / case.id, tuple(spacing_mm), how, part))
+        prepared.append(_prepare(case, places[number], work / case.id, tuple(spacing_mm), how, part))
         progress.report("preprocessing", number + 1, len(annotated))
     if not any(len(case.microbleeds_ras) for case in prepared):
         raise BadInputError("No scan of the dataset has a microbleed.", "Annotate at least one.")
     return prepared
 
 
-def _prepare(case: Case, folder: Path, spacing: tuple[float, ...], brain_mask: str, progress: Progress) -> PreparedCase:
+def _prepare(
+    case: Case,
+    microbleeds: np.ndarray,
+    folder: Path,
+    spacing: tuple[float, ...],
+    brain_mask: str,
+    progress: Progress,
+) -> PreparedCase:
     inputs = _fingerprint(case, spacing, brain_mask)
-    microbleeds = np.asarray(case.microbleeds(), float).reshape(-1, 3)
     description = folder / "case.json"
     if description.is_file():
         known = json.loads(description.read_text(encoding="utf-8"))
@@ -138,6 +147,22 @@ def _prepare(case: Case, folder: Path, spacing: tuple[float, ...], brain_mask: s
         content = {"inputs": inputs, "ijk_to_ras": made.image.ijk_to_ras.tolist(), "source": made.image.source}
         write_json(temporary / "case.json", content)
     return PreparedCase(case.id, folder, made.image.ijk_to_ras, microbleeds, made.image.source)
+
+
+def _microbleeds(case: Case) -> np.ndarray:
+    """Return the microbleeds (n, 3) in RAS mm; what lies outside the scan would teach that nothing is a microbleed.
+
+    Raises:
+        BadInputError: some do, as in lists that were written in LPS.
+    """
+    microbleeds = np.asarray(case.microbleeds(), float).reshape(-1, 3)
+    outside = int((~lies_inside(read_grid(case.scan), microbleeds)).sum())
+    if outside:
+        raise BadInputError(
+            f"{outside} of the {len(microbleeds)} microbleeds of {case.id} lie outside the scan.",
+            "Check that its list belongs to this scan and is in RAS millimetres.",
+        )
+    return microbleeds
 
 
 def find_dark_spots(image: Volume, mask: np.ndarray) -> np.ndarray:

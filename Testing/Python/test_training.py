@@ -269,6 +269,16 @@ def test_only_the_same_run_is_resumed(tmp_path):
         open_work(tmp_path / "photos", {}, resume=True)
 
 
+def test_microbleeds_outside_their_scan_are_refused_before_any_work(crops, tmp_path):
+    first, second, *_ = read_dataset(crops)
+    mirrored = tmp_path / "points.tsv"
+    write_points(mirrored, [Point((float(-x - 900), float(-y), float(z))) for x, y, z in second.microbleeds()])
+    cases = [first, replace(second, points=mirrored)]
+    with pytest.raises(BadInputError, match=f"microbleeds of {second.id} lie outside the scan"):
+        prepare_cases(cases, tmp_path / "work", SPACING, "dataset", Progress())
+    assert not (tmp_path / "work").exists()
+
+
 def test_an_unannotated_or_empty_dataset_cannot_train(crops, tmp_path):
     cases = read_dataset(crops)
     with pytest.raises(BadInputError, match="1 annotated"):
